@@ -1,0 +1,146 @@
+"""The command line: ``python -m bugbench bug=softmax_dim``, ``-m 'bug=glob(*)'``, ``suite=quick``."""
+
+import json
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from bugbench import atomic, job
+from bugbench.card import FIELDS
+from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
+from bugbench.catalogue.hydra_groups import check_arguments, register
+from bugbench.judging import Judge
+from bugbench.names import UnknownName
+from bugbench.report import figure, terminal
+from bugbench.report.sweep import CASES_FILE
+from bugbench.runner import Store, prepare
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+@cache
+def catalogue_of(search_path: tuple[str, ...]) -> Catalogue:
+    return load(search_path)
+
+
+def mapping(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """Return a config as plain Python values."""
+    return dict(OmegaConf.to_container(config, resolve=resolve))  # type: ignore[arg-type]
+
+
+def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
+    """Turn a composed config into a plan.
+
+    Raises:
+        UnknownName, CardError: a name or a card is wrong, or the card does not apply.
+    """
+    fields = mapping(config.bug, resolve=False)
+    name = fields.pop("id")
+    written = catalogue.cards[name]
+    changed = {k: v for k, v in fields.items() if k not in FIELDS and v != written[k]}
+    card = catalogue.card(name, {**fields, "changed": changed})
+    results = Path(config.results)
+    if config.workload.name in CHOICES:
+        workloads = job.choose_workloads(card, config.workload.name, catalogue, job.reference_impact(results))
+    else:
+        known = catalogue.workload(config.workload.name)
+        settings = mapping(config.workload)
+        changed = {k: v for k, v in settings["config"].items() if known.config.get(k) != v}
+        workloads = [replace(known, settings=settings, changed=changed)]
+        if reason := catalogue.why_not(card, workloads[0]):
+            raise UnknownName(f"{card.id} does not apply to {known.name}: {reason}")
+    judges = []
+    for detector, knobs in mapping(config.detector).items():
+        access = frozenset(catalogue.detectors[detector].access)
+        judges.append(Judge(detector, catalogue.detector_files[detector], access, knobs or {}))
+    seeds = list(range(config.seeds)) if isinstance(config.seeds, int) else [int(s) for s in config.seeds]
+    if not seeds:
+        raise UnknownName(f"seeds={config.seeds}: give a list of seeds such as [0,1,2], or a number of at least 1")
+    limits = config.limits
+    return job.Plan(card, workloads, seeds, judges, results, config.workers, limits.train_seconds, limits.judge_seconds)
+
+
+def run_and_show(
+    plan: job.Plan, catalogue: Catalogue, sweep: bool, plot: bool, console: Console
+) -> list[job.CaseResult]:
+    """Run the plan; a sweep gets a line a case, a single job the whole story."""
+    if sweep:
+        results = job.run_job(plan, catalogue)
+        for result in results:
+            terminal.show_case_line(result, console)
+    else:
+        for workload in plan.workloads:
+            terminal.show_injection(plan.card, prepare(plan.card, workload, plan.seeds[0]), console)
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+            console=console, transient=True,
+        ) as progress:  # fmt: skip
+            bars = {}
+
+            def on_progress(name: str, state: dict) -> None:
+                if name not in bars:
+                    bars[name] = progress.add_task(f"training {name}", total=state["epochs"] or None, note="")
+                share = state["epoch"] if state["epochs"] else None
+                progress.update(bars[name], completed=share, note=f"step {state['step']}")
+
+            progress.add_task(f"{plan.card.label}: train, then judge", total=None, note="")
+            results = job.run_job(plan, catalogue, on_progress)
+    store = Store(plan.results, job.pool("train", plan.workers))
+    paths = []
+    if plot:
+        for result in results:
+            path = store.root / "cases" / result.record.folder / "curves.png"
+            paths.append(figure.save_curves(result, store, path))
+    if not sweep:
+        impact = job.measured_impact(plan.results, [r.record for r in results])
+        terminal.show_comparison(results, impact, store, console)
+        terminal.show_verdicts(results, console)
+        for path in paths:
+            terminal.show_path(path, console)
+    return results
+
+
+@hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")
+def app(config: DictConfig) -> None:
+    """Run one job. In a sweep a job's failure is written down and the sweep goes on."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    console = Console()
+    cases, problem = [], None
+    try:
+        catalogue = catalogue_of(tuple(search_path_of([f"search_path={OmegaConf.to_container(config.search_path)}"])))
+        plan = plan_of(config, catalogue)
+        cases = [result.record.folder for result in run_and_show(plan, catalogue, sweep, config.plot, console)]
+    except (LookupError, ValueError) as error:
+        problem = str(error)
+        if not sweep:
+            console.print(f"[red]bugbench:[/] {problem}", highlight=False, soft_wrap=True)
+            sys.exit(2)
+    except Exception as error:
+        problem = f"{config.bug.id} on {config.workload.name}: {type(error).__name__}: {error}"
+        if not sweep:
+            raise
+    if sweep:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        atomic.write(folder / CASES_FILE, json.dumps({"cases": cases, "problem": problem}) + "\n")
+
+
+def main() -> None:
+    """Read the catalogue, register it with Hydra, check the names on the command line, and run."""
+    arguments = sys.argv[1:]
+    try:
+        catalogue = catalogue_of(tuple(search_path_of(arguments)))
+        register(catalogue)
+        check_arguments(arguments, catalogue)
+    except (LookupError, ValueError) as error:
+        sys.exit(f"bugbench: {error}")
+    app()
+
+
+if __name__ == "__main__":
+    main()

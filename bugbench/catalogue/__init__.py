@@ -1,0 +1,208 @@
+"""The catalogue: every card, workload, data set and detector, and what applies where.
+
+``python -m bugbench.catalogue [--format json]`` lists it. Nothing is registered twice: a file in one of the folders
+``bugs/ detectors/ workloads/ datasets/ conf/workload/`` (of the project, of a folder on the search path, or of an
+installed package's entry point ``bugbench.plugins``) is all there is to do.
+"""
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+from bugbench.card import Card, CardError, SettingError, change_config, make_card, read_card
+from bugbench.detector import Detector
+from bugbench.injection import Edited, NoMatch, inject
+from bugbench.names import UnknownName, unknown
+from bugbench.plugins import PACKAGE, CatalogueError, load_detector, project_folder
+
+WORKLOAD_FIELDS = ("name", "dataset", "task", "classes", "traits", "roles", "oracle", "report", "config")
+CHOICES = ("auto", "all")  # words for `workload=` that name no workload
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A program with its data set and configuration.
+
+    Attributes:
+        settings: the whole of conf/workload/<name>.yaml.
+        changed: hyperparameters that were set to another value than the file's.
+    """
+
+    name: str
+    program: Path
+    dataset: Path
+    settings: Mapping[str, Any]
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def source(self) -> str:
+        return self.program.read_text()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {**self.settings["config"], **self.changed}
+
+    @property
+    def traits(self) -> set[str]:
+        return set(self.settings["traits"])
+
+    @property
+    def label(self) -> str:
+        inner = ",".join(f"{k}={v}" for k, v in sorted(self.changed.items()))
+        return f"{self.name}({inner})" if inner else self.name
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything there is, by name. ``faults`` maps a fault's id to {"family", "title"}."""
+
+    cards: Mapping[str, Mapping[str, Any]]
+    workloads: Mapping[str, Workload]
+    detectors: Mapping[str, type[Detector]]
+    detector_files: Mapping[str, Path]
+    faults: Mapping[str, Mapping[str, str]]
+    families: Mapping[str, str]
+
+    def card(self, name: str, fields: Mapping[str, Any] | None = None) -> Card:
+        """Return a card, with its knobs as in ``fields`` if given.
+
+        Raises:
+            UnknownName: with the nearest names.
+        """
+        if name not in self.cards:
+            raise UnknownName(unknown("bug", name, self.cards))
+        return make_card(name, fields or self.cards[name], self.faults)
+
+    def workload(self, name: str) -> Workload:
+        if name not in self.workloads:
+            raise UnknownName(unknown("workload", name, self.workloads))
+        return self.workloads[name]
+
+    def why_not(self, card: Card, workload: Workload) -> str | None:
+        """Return why ``card`` does not apply to ``workload``, or None if it does."""
+        missing = sorted(card.requires - workload.traits)
+        if missing:
+            return (
+                f"{card.id} requires the trait {missing[0]!r}; {workload.name} has {', '.join(sorted(workload.traits))}"
+            )
+        try:
+            apply(card, workload)
+        except (NoMatch, SettingError) as reason:
+            return str(reason)
+        return None
+
+    def applicable(self, card: Card) -> list[Workload]:
+        """Return the workloads that ``card`` applies to, in the catalogue's order."""
+        return [w for w in self.workloads.values() if self.why_not(card, w) is None]
+
+
+def apply(card: Card, workload: Workload) -> tuple[Edited, dict[str, Any], dict[str, Any]]:
+    """Return the edited program, its config, and the twin's config.
+
+    Raises:
+        NoMatch, SettingError: the card does not apply.
+        InjectionError: the card is defective on this program.
+    """
+    where = f"{card.id} on {workload.name}"
+    edited = Edited(workload.source, ())
+    if card.variants:
+        roles = workload.settings["roles"]
+        edited = inject(workload.source, card.variants, roles=roles, card=card.id, program=workload.name)
+    base = {"seed": 0, **workload.config}
+    twin = change_config(base, card.setting, where)
+    return edited, change_config(twin, card.config, where), twin
+
+
+def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
+    """Read the project's folders and those on ``search_path``.
+
+    Raises:
+        CardError, CatalogueError: naming the file that is malformed, or two files with the same name.
+    """
+    document = yaml.safe_load((PACKAGE / "faults.yaml").read_text())
+    families = {name: entry["title"] for name, entry in document["families"].items()}
+    faults = {
+        fault: {"family": family, "title": title}
+        for family, entry in document["families"].items()
+        for fault, title in entry["faults"].items()
+    }
+    roots: list[dict[str, Path]] = [
+        {
+            "bugs": project_folder("bugs"),
+            "detectors": project_folder("detectors"),
+            "workloads": PACKAGE / "workloads",
+            "datasets": PACKAGE / "datasets",
+            "conf": project_folder("conf") / "workload",
+        }
+    ]
+    for folder in [*search_path, *_plugin_folders()]:
+        roots.append(_own_root(Path(folder)))
+    files = {kind: _collect(kind, [root[kind] for root in roots]) for kind in roots[0]}
+    cards = {name: read_card(path, faults) for name, path in files["bugs"].items()}
+    configs = {name: path for name, path in files["conf"].items() if name not in CHOICES}
+    workloads = {name: _read_workload(name, path, files) for name, path in configs.items()}
+    detectors = {name: load_detector(path) for name, path in files["detectors"].items()}
+    return Catalogue(cards, workloads, detectors, files["detectors"], faults, families)
+
+
+def _own_root(folder: Path) -> dict[str, Path]:
+    folder = folder.expanduser().resolve()
+    kinds = {k: folder / k for k in ("bugs", "detectors", "workloads", "datasets")} | {"conf": folder / "conf/workload"}
+    if not folder.is_dir():
+        raise CatalogueError(f"search_path: there is no folder {folder}")
+    if not any(path.is_dir() for path in kinds.values()):
+        raise CatalogueError(f"search_path: {folder} has none of bugs/ detectors/ workloads/ datasets/ conf/workload/")
+    return kinds
+
+
+def _plugin_folders() -> list[Path]:
+    folders = []
+    for point in entry_points(group="bugbench.plugins"):
+        module = point.load()
+        folders.append(Path(inspect.getfile(module)).parent)
+    return folders
+
+
+def _collect(kind: str, folders: Iterable[Path]) -> dict[str, Path]:
+    ending = ".yaml" if kind in ("bugs", "conf") else ".py"
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []:
+            if path.name == "__init__.py":
+                continue
+            if path.stem in found:
+                raise CatalogueError(f"{kind}: {path.stem!r} exists twice: {found[path.stem]} and {path}")
+            found[path.stem] = path
+    return found
+
+
+def _read_workload(name: str, path: Path, files: Mapping[str, Mapping[str, Path]]) -> Workload:
+    settings = yaml.safe_load(path.read_text())
+    for key in WORKLOAD_FIELDS:
+        if key not in settings:
+            raise CatalogueError(f"{path}: field {key!r} is missing; a workload has {', '.join(WORKLOAD_FIELDS)}")
+    if settings["name"] != name:
+        raise CatalogueError(f"{path}: field 'name' is {settings['name']!r}: it must be the file's name, {name!r}")
+    if name not in files["workloads"]:
+        raise CatalogueError(f"{path}: {unknown('program', name, files['workloads'])} (expected workloads/{name}.py)")
+    if settings["dataset"] not in files["datasets"]:
+        raise CatalogueError(f"{path}: {unknown('data set', str(settings['dataset']), files['datasets'])}")
+    return Workload(name, files["workloads"][name], files["datasets"][settings["dataset"]], settings)
+
+
+def search_path_of(arguments: Iterable[str]) -> list[str]:
+    """Return the folders named by ``search_path=[…]`` among command-line arguments, else by BUGBENCH_PATH."""
+    for argument in arguments:
+        name, _, value = argument.lstrip("+").partition("=")
+        if name == "search_path":
+            return [part.strip().strip("'\"") for part in value.strip("[]").split(",") if part.strip()]
+    return [part for part in os.environ.get("BUGBENCH_PATH", "").split(os.pathsep) if part]
+
+
+__all__ = ["CardError", "Catalogue", "CatalogueError", "Workload", "apply", "load"]

@@ -1,0 +1,136 @@
+"""Judge traces: give each detector the files of its access, and keep what it says.
+
+A diagnosis is kept under a key of all it depends on (trace, detector's source, knobs), beside the traces and without
+a word of the case::
+
+    results/runs/diagnoses/<trace key>/<detector>-<digest>.json
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from bugbench import atomic
+from bugbench.plugins import PACKAGE
+from bugbench.runner import digest
+from bugbench.trace import export
+from bugbench.worker import TimedOut, WorkerDied, WorkerPool
+
+JUDGING_FILES = ("judging.py", "diagnosing.py", "trace.py", "rerun.py", "detector.py")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A detector as it takes part: its name, file, access and knobs."""
+
+    name: str
+    file: Path
+    access: frozenset[str]
+    knobs: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Changes with the detector's source, its knobs and the way of judging."""
+        mechanism = [(PACKAGE / name).read_text() for name in JUDGING_FILES]
+        return digest(self.file.read_text(), dict(self.knobs), mechanism)[:12]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A trace to be judged.
+
+    Attributes:
+        key: the trace's name.
+        trace: its folder.
+        data: the training data's folder, for "rerun" access.
+        truth: for the oracle alone, which has the access "truth".
+    """
+
+    key: str
+    trace: Path
+    data: Path
+    truth: Mapping[str, Any]
+
+
+class Bench:
+    """Puts exhibits before detectors in worker processes."""
+
+    def __init__(self, results: Path, pool: WorkerPool, judge_seconds: float = 60) -> None:
+        self.root = results.resolve() / "runs" / "diagnoses"
+        self.pool = pool
+        self.judge_seconds = judge_seconds
+
+    def judge(self, exhibit: Exhibit, judge: Judge, again: bool = False) -> dict[str, Any]:
+        """Return ``status``, ``reason``, ``suspects``, ``seconds`` and ``alarm_step`` of one diagnosis.
+
+        A stored one is taken unless ``again``. Time-outs and deaths are not stored: the next attempt may do better.
+        """
+        name = f"{judge.name}-{judge.digest}"
+        if "truth" in judge.access:
+            name += "-" + digest(dict(exhibit.truth))[:8]
+        path = self.root / exhibit.key / f"{name}.json"
+        if not again:
+            try:
+                return json.loads(path.read_text())
+            except (OSError, ValueError):
+                pass
+        answer = self._ask(exhibit, judge, until=None)
+        answer["alarm_step"] = self._alarm_step(exhibit, judge) if answer["suspects"] else None
+        if answer["status"] not in ("timed_out", "out_of_memory"):
+            atomic.write(path, json.dumps(answer, indent=1) + "\n")
+        return answer
+
+    def judge_all(
+        self, pairs: Iterable[tuple[Exhibit, Judge]], workers: int, again: bool = False
+    ) -> list[dict[str, Any]]:
+        """Judge many pairs, ``workers`` at a time, in the order given."""
+        with ThreadPoolExecutor(workers) as executor:
+            return list(executor.map(lambda pair: self.judge(pair[0], pair[1], again), pairs))
+
+    def _alarm_step(self, exhibit: Exhibit, judge: Judge) -> int | None:
+        """Return the last step of the shortest prefix of the trace that raises an alarm."""
+        steps = pd.read_parquet(exhibit.trace / "steps.parquet", columns=["split", "step"])
+        total = int((steps["split"] == "train").sum())
+        for until in prefixes(exhibit.trace, total):
+            if self._ask(exhibit, judge, until)["suspects"]:
+                return until - 1
+        return max(total - 1, 0)
+
+    def _ask(self, exhibit: Exhibit, judge: Judge, until: int | None) -> dict[str, Any]:
+        home = Path(tempfile.mkdtemp(prefix="trace-"))
+        folder = home / "trace"
+        try:
+            export(exhibit.trace, folder, judge.access, until)
+            if "rerun" in judge.access:
+                shutil.copytree(exhibit.data, folder / "data", copy_function=shutil.copyfile)
+            if "truth" in judge.access:
+                (folder / "truth.json").write_text(json.dumps(exhibit.truth))
+            request = {"detector": str(judge.file), "knobs": dict(judge.knobs), "folder": str(folder)}
+            answer = self.pool.call(request, self.judge_seconds)
+            if "failure" in answer:
+                return _no_answer("crashed", answer["failure"])
+            return answer
+        except TimedOut as error:
+            return _no_answer("timed_out", str(error)) | {"seconds": self.judge_seconds}
+        except WorkerDied as error:
+            status = "out_of_memory" if "SIGKILL" in str(error) else "crashed"
+            return _no_answer(status, str(error))
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def prefixes(trace: Path, total: int) -> list[int]:
+    """Return the numbers of training batches at which time to alarm is measured: one after each kept batch."""
+    kept = sorted(int(m.group(1)) for p in (trace / "batches").glob("train-*") if (m := re.search(r"-(\d+)\.", p.name)))
+    return [step + 1 for step in kept if step + 1 < total]
+
+
+def _no_answer(status: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "reason": reason, "suspects": [], "seconds": 0.0}

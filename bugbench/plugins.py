@@ -1,0 +1,73 @@
+"""Import the files of the catalogue: detectors and data sets, the project's own and those from outside."""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bugbench.detector import Detector
+from bugbench.names import unknown
+from bugbench.trace import ACCESS
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+class CatalogueError(ValueError):
+    """Something in the catalogue is malformed; the message names the file and what would be right."""
+
+
+def project_folder(name: str) -> Path:
+    """Return the folder ``name`` of the project, in a checkout or inside the installed package."""
+    import bugbench
+
+    for root in bugbench.__path__:
+        if (Path(root) / name).is_dir():
+            return Path(root) / name
+    raise CatalogueError(f"the folder {name}/ is missing beside or in {PACKAGE}")
+
+
+def load_module(path: Path) -> ModuleType:
+    """Import a plug-in's file, the project's own through its package."""
+    if path.is_relative_to(PACKAGE.parent):
+        for package in ("detectors", "datasets"):
+            if path.parent.name == package:
+                return importlib.import_module(f"bugbench.{package}.{path.stem}")
+    name = f"bugbench_plugin_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise CatalogueError(f"{path}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CatalogueError(f"{path}: import failed: {type(error).__name__}: {error}") from error
+    return module
+
+
+def load_detector(path: Path) -> type[Detector]:
+    """Return the one Detector class that the file at ``path`` defines."""
+    module = load_module(path)
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Detector) and c.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise CatalogueError(f"{path}: a detector's file defines exactly one Detector class, this one {len(classes)}")
+    detector = classes[0]
+    allowed = {*ACCESS, "truth"} if path.stem == "oracle" and path.is_relative_to(PACKAGE.parent) else set(ACCESS)
+    for access in detector.access:
+        if access not in allowed:
+            raise CatalogueError(f"{path}: {unknown('access', access, ACCESS)}")
+    if not dataclasses.is_dataclass(detector) or "diagnose" not in vars(detector):
+        raise CatalogueError(f"{path}: {detector.__name__} must be a @dataclass with a method diagnose(self, trace)")
+    return detector
+
+
+def knobs_of(detector: type[Detector]) -> dict[str, Any]:
+    """Return the knobs of a detector with their defaults."""
+    return {f.name: getattr(detector(), f.name) for f in dataclasses.fields(detector)}

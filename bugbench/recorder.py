@@ -1,0 +1,250 @@
+"""The recorder a training program talks to: ``run.watch``, ``run.log_batch``, ``run.log_metrics``.
+
+It has the manners of ``wandb.watch`` and ``wandb.log`` and works in anybody's training script::
+
+    run = Recorder("my_trace", task="classification", classes=10)
+    run.watch(model, optimizer)
+    ...
+    run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+    run.log_metrics("val", loss=val_loss, accuracy=val_accuracy)
+    run.finish()
+
+Nothing is random and nothing is timed: two runs with the same seed leave bit-identical traces.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import yaml
+from bugbench.tensor_summary import fingerprint, summarize
+from bugbench.trace import is_power_step
+from bugbench.trace_writer import TraceWriter
+from bugbench.vision_operators import declare_vision_operators
+from bugbench.watching import Watched
+from torch import nn
+
+declare_vision_operators()  # a program that imports the recorder may import torchvision after it
+
+MAX_HISTOGRAM = 1024  # classes beyond which the label histogram of a step would outweigh its batch
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to look closely: each of the first ``dense`` steps, then every ``every``-th.
+
+    Batches are kept whole at steps 0 to 3 and then at 5, 10, 20, 50, 100, 200, 500, …; evaluations 0, 1, 2, 4, 8, …
+    and the last one keep theirs.
+    """
+
+    dense: int = 10
+    every: int = 10
+
+    def statistics(self, step: int) -> bool:
+        return step < self.dense or step % self.every == 0
+
+    def batch(self, step: int) -> bool:
+        return step < 4 or is_power_step(step)
+
+    def evaluation(self, index: int) -> bool:
+        return index & (index - 1) == 0
+
+
+class Recorder:
+    """Records one run into a trace folder.
+
+    Args:
+        folder: where the trace goes; made if missing.
+        task: "classification", "regression", "language_model" or any other word, for detectors.
+        classes: number of classes, if there are any.
+        schedule: which steps are recorded closely.
+        on_progress: called with the number of training batches and of evaluations so far.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        task: str | None = None,
+        classes: int | None = None,
+        schedule: Schedule | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.schedule = schedule or Schedule()
+        self.step = 0  # training batches logged so far
+        self.epoch = 0  # evaluations reported so far
+        self.writer = TraceWriter(Path(folder))
+        self._meta: dict[str, Any] = {"task": task, "classes": classes}
+        self._on_progress = on_progress
+        self._events: list[str] = []
+        self._modes: set[str] = set()
+        self._watched: list[Watched] = []
+        self._last_split = "train"
+
+    # -- what a program calls ------------------------------------------------------------------------------------
+
+    def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, name: str = "") -> None:
+        """Follow a model and its optimizer; call once for each pair, with a name if there are several."""
+        self._watched.append(Watched(self, model, optimizer, f"{name}." if name else ""))
+
+    def log_batch(
+        self,
+        split: str,
+        *,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        outputs: torch.Tensor,
+        loss: torch.Tensor | float,
+        samples: torch.Tensor | None = None,
+    ) -> None:
+        """Record one batch of ``split`` ("train" or any name of an evaluation split).
+
+        Args:
+            split: the part of the data the batch is from.
+            inputs: what the model was given, batch first.
+            targets: what the loss compared with (class indices, soft labels or continuous).
+            outputs: what the model returned.
+            loss: the batch's loss.
+            samples: the examples before random augmentation, if there is any: their fingerprints tell which
+                samples were seen. Left out, the inputs' own are taken.
+        """
+        training = split == "train"
+        closely = self.schedule.statistics(self.step) if training else self.schedule.evaluation(self.epoch)
+        row: dict[str, Any] = {
+            "split": split,
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": loss.detach() if isinstance(loss, torch.Tensor) else float(loss),
+            "lr": self._learning_rate(),
+            "mode": self._mode(),
+            "order": self._order(),
+            "batch_size": len(inputs),
+        }
+        if closely:
+            row["input"] = summarize(inputs)
+            row["labels"] = self._label_histogram(targets)
+            if training:
+                for watched in self._watched:
+                    watched.complete(row)
+        self.writer.add_step(row)
+        self.writer.add_samples(
+            split, self.epoch, self.step, fingerprint(inputs if samples is None else samples), targets
+        )
+        keep = self.schedule.batch(self.step) if training else True
+        if keep:
+            tensors = {
+                "inputs": inputs,
+                "targets": targets,
+                "outputs": outputs,
+                "loss": torch.as_tensor(loss),
+            }
+            gradient = next((w.output_gradient for w in self._watched if w.output_gradient is not None), None)
+            if training and gradient is not None:
+                tensors["output_gradients"] = gradient
+            if samples is not None:
+                tensors["samples"] = samples
+            self.writer.add_batch(split, self.step, self.epoch, row["mode"], tensors, keep=training or closely)
+        self._events.clear()
+        self._modes.clear()
+        for watched in self._watched:
+            watched.reset()
+        self._last_split = split
+        if training:
+            self.step += 1
+            if self._on_progress:
+                self._on_progress(self.step, self.epoch)
+
+    def log_metrics(self, split: str, **metrics: float) -> None:
+        """Record what the program reports of itself. Reporting on any split but "train" ends an epoch."""
+        for name, value in metrics.items():
+            self.writer.add_metric(split, self.epoch, self.step, name, float(value))
+        self._events.clear()
+        if split != "train":
+            self.epoch += 1
+            if self._on_progress:
+                self._on_progress(self.step, self.epoch)
+
+    def finish(self, predictions: Mapping[str, torch.Tensor] | None = None, error: str | None = None) -> None:
+        """Write the trace; ``predictions`` holds outputs and targets for a fixed sample of raw inputs."""
+        for watched in self._watched:
+            watched.remove()
+        sizes = {w.prefix + "parameters": w.parameter_count for w in self._watched}
+        layers = {w.prefix + name: kind for w in self._watched for name, kind in w.layer_kinds.items()}
+        self._meta |= {
+            "sizes": sizes,
+            "layers": layers,
+            "schedule": {"dense": self.schedule.dense, "every": self.schedule.every},
+            "versions": {"torch": torch.__version__},
+        }
+        self.writer.write(self._meta, predictions, error)
+
+    # -- what the hooks report -----------------------------------------------------------------------------------
+
+    def event(self, name: str) -> None:
+        if not self._events or self._events[-1] != name:  # forty evaluation batches are one "forward"
+            self._events.append(name)
+
+    def seen_mode(self, mode: str) -> None:
+        self._modes.add(mode)
+
+    @property
+    def looks_closely(self) -> bool:
+        return self.schedule.statistics(self.step)
+
+    @property
+    def keeps_batch(self) -> bool:
+        return self.schedule.batch(self.step)
+
+    def _mode(self) -> str:
+        return self._modes.copy().pop() if len(self._modes) == 1 else ("mixed" if self._modes else "unknown")
+
+    def _order(self) -> str:
+        return " ".join(self._events)
+
+    def _learning_rate(self) -> float:
+        optimizers = [w.optimizer for w in self._watched if w.optimizer is not None]
+        return float(optimizers[0].param_groups[0]["lr"]) if optimizers else float("nan")
+
+    def _label_histogram(self, targets: torch.Tensor) -> torch.Tensor | None:
+        classes = self._meta["classes"]
+        if not classes or classes > MAX_HISTOGRAM or targets.is_floating_point() or targets.numel() == 0:
+            return None
+        return torch.bincount(targets.detach().reshape(-1).clamp(0, classes), minlength=classes + 1)
+
+
+def program_traceback(error: BaseException, path: str | Path) -> str:
+    """Return the traceback of ``error`` from the program's first frame on, with its file called program.py."""
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((i for i, frame in enumerate(frames) if frame.filename == str(path)), 0)
+    text = "".join(["Traceback (most recent call last):\n", *traceback.format_list(frames[first:])])
+    text += "".join(traceback.format_exception_only(error))
+    text = text.replace(str(path), "program.py")
+    for folder in sorted({str(Path(p)) for p in sys.path if p}, key=len, reverse=True):
+        text = text.replace(folder + "/", "")
+    return text
+
+
+def read_config(path: Path) -> SimpleNamespace:
+    """Read a program's config: a flat YAML mapping; ``data_dir`` is relative to the file (default: data)."""
+    values = yaml.safe_load(path.read_text()) or {}
+    values["data_dir"] = path.parent / values.get("data_dir", "data")
+    return SimpleNamespace(**values)
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a program by itself: config.yaml and data/ beside it, the trace in trace/ beside it."""
+    path = Path(sys.modules[main.__module__].__file__ or "").resolve()
+    recorder = Recorder(path.parent / "trace")
+    try:
+        main(read_config(path.with_name("config.yaml")), recorder)
+    except Exception as error:
+        recorder.finish(error=program_traceback(error, path))
+        raise
+    recorder.finish()
+    print(json.dumps(recorder.writer.last_metrics(), indent=2))

@@ -1,0 +1,1 @@
+"""Show what was found: one case in the terminal and as a figure, many as leaderboard and impact table."""

@@ -1,0 +1,138 @@
+"""The leaderboard and the impact table as files, and the leaderboard in the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from bugbench import __version__, atomic
+from bugbench.job import measured_impact, reference_impact
+from bugbench.records import Record, Records, merge_impact
+from bugbench.scoring import STATUSES, leaderboard, tier
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = {
+    "detector": "detector",
+    "access": "access",
+    "diagnosis_j": "diagnosis J",
+    "interval": "95 % interval",
+    "detection_j": "detection J",
+    "false_alarm_rate": "false alarms",
+    "exact_rate": "exact",
+    "family_rate": "family",
+    "top3_rate": "top 3",
+    "median_delay": "steps to alarm",
+    "median_seconds": "seconds",
+}
+EXPLANATION = """\
+*Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
+*detection J* counts any alarm. Both lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro
+averages over faults, then workloads; intervals are bootstraps clustered on workload × fault (controls: workload ×
+control): detectors whose intervals overlap widely are not told apart by these cases. *Steps to alarm* is the median
+number of training steps from the onset of the fault to the first prefix of the trace that raises an alarm. `oracle`
+reads the truth and checks the harness; `always_healthy`, `always_faulty` and `prior` are the trivial baselines.
+"""
+
+
+def build(results: Path, records: Sequence[Record]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write leaderboard.csv, leaderboard.md and impact.csv from stored cases; return leaderboard and their impact."""
+    verdicts = Records(results).verdicts(records)
+    if verdicts.empty:
+        raise LookupError(f"there are no verdicts below {results / 'runs' / 'cases'}: run `python -m bugbench` first")
+    impact = measured_impact(results, records)
+    board = leaderboard(verdicts, impact)
+    known = reference_impact(results)
+    atomic.write(results / "impact.csv", _csv(impact if known is None else merge_impact(known, impact)))
+    atomic.write(results / "leaderboard.csv", _csv(board))
+    atomic.write(results / "leaderboard.md", markdown(board, records, impact))
+    return board, impact
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def markdown(board: pd.DataFrame, records: Sequence[Record], impact: pd.DataFrame) -> str:
+    """Return the leaderboard as a Markdown page: overall, by tier of access, and counts that did not go well."""
+    seeds = len({r.seed for r in records})
+    workloads = sorted({r.workload for r in records})
+    bugs = {r.bug for r in records if not r.control}
+    controls = {r.bug for r in records if r.control}
+    first = board.iloc[0]
+    lines = [
+        "# Leaderboard",
+        "",
+        f"{len(bugs)} bugs and {len(controls)} controls on {', '.join(workloads)}, {seeds} seed(s), bugbench "
+        f"{__version__}: {first['cases']} harmful bug cases, {first['controls']} control cases; {first['latent']} "
+        "latent bug cases left out.",
+        "",
+        *_table(board),
+        "",
+        EXPLANATION,
+    ]
+    tiers = board["access"].map(lambda access: tier(str(access)))
+    for name in dict.fromkeys(sorted(tiers, key=lambda t: list(TIER_TITLES).index(t))):
+        lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name]), ""]
+    troubled = [s for s in STATUSES if s != "ok" and board[s].any()]
+    if troubled:
+        lines += [
+            "## Cases without a diagnosis",
+            "",
+            *_rows(["detector", *troubled], board[board[troubled].any(axis=1)]),
+            "",
+        ]
+    latent = impact[(impact["state"] == "latent") & ~impact["bug"].isin(controls)]
+    if len(latent):
+        pairs = ", ".join(f"{r.bug} on {r.workload}" for r in latent.itertuples())
+        lines += ["## Latent", "", f"No harm shows, so these count for nothing above: {pairs}.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+TIER_TITLES = {
+    "curves": "Detectors that see curves only",
+    "tensors": "Detectors that see tensor statistics",
+    "data": "Detectors that see sampled batches",
+    "source": "Detectors that see the source",
+    "rerun": "Detectors that run the program again",
+    "truth": "The oracle",
+}
+
+
+def cells(row: pd.Series) -> list[str]:
+    """Return a detector's row of the shown columns."""
+    texts = []
+    for name in SHOWN:
+        if name == "interval":
+            texts.append(f"{row['diagnosis_j_low']:.2f} … {row['diagnosis_j_high']:.2f}")
+        elif name in ("detector", "access"):
+            texts.append(str(row[name]).replace("+", " + "))
+        elif pd.isna(row[name]):
+            texts.append("–")
+        elif name == "median_seconds":
+            texts.append(f"{row[name]:.3f}")
+        else:
+            texts.append(f"{row[name]:.0f}" if name == "median_delay" else f"{row[name]:.2f}")
+    return texts
+
+
+def _table(board: pd.DataFrame) -> list[str]:
+    header = ["| " + " | ".join(SHOWN.values()) + " |", "|" + " --- |" * 2 + " ---: |" * (len(SHOWN) - 2)]
+    return header + ["| " + " | ".join(cells(row)) + " |" for _, row in board.iterrows()]
+
+
+def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:
+    header = ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|" + " --- |" * len(columns)]
+    return header + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for _, row in board.iterrows()]
+
+
+def show(board: pd.DataFrame, console: Console) -> None:
+    """Print the leaderboard."""
+    first = board.iloc[0]
+    table = Table(
+        title=f"Leaderboard: {first['cases']} harmful bug cases, {first['controls']} controls", title_justify="left"
+    )
+    for name, title in SHOWN.items():
+        table.add_column(title, justify="left" if name in ("detector", "access") else "right", overflow="fold")
+    for _, row in board.iterrows():
+        table.add_row(*cells(row))
+    console.print(table)

@@ -1,0 +1,150 @@
+"""What a single case looks like in the terminal."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from bugbench.card import Card
+from bugbench.job import CaseResult
+from bugbench.report.figure import smooth
+from bugbench.runner import Case, Store
+from bugbench.trace import Trace
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.syntax import Syntax
+from rich.table import Table
+
+BARS = "▁▂▃▄▅▆▇█"
+STATE_WORDS = {
+    "crashed": "the program crashes",
+    "degraded": "the model is worse than it should be",
+    "inflated": "the program claims more than is true",
+    "understated": "the program claims less than is true",
+    "latent": "no harm shows",
+}
+
+
+def show_injection(card: Card, case: Case, console: Console) -> None:
+    """Print what the card is about, the diff and the changed settings."""
+    kind = "control: nothing is wrong" if card.control else f"fault: {card.fault}"
+    title = f"[bold]{card.label}[/] · {escape(card.title)} · {kind}"
+    about = "\n".join(" ".join(part.split()) for part in card.about.split("\n\n"))
+    console.print(Panel(escape(about), title=title, title_align="left"))
+    if case.diff:
+        console.print(Syntax(case.diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default"))
+    for name, (healthy, buggy) in case.config_changes.items():
+        console.print(f"  config {name}: [red]{healthy}[/] → [green]{buggy}[/]", highlight=False)
+    if not case.diff and not case.config_changes:
+        console.print("  (the program runs as it is)")
+
+
+def show_comparison(results: Iterable[CaseResult], impact: pd.DataFrame, store: Store, console: Console) -> None:
+    """Print the runs beside their healthy twins: metrics, loss curves as bars, onset, and what the impact test says."""
+    for result in results:
+        record, metric = result.record, result.case.workload.settings["oracle"]["metric"]
+        report = result.case.workload.settings["report"]
+        table = Table(title=f"{record.bug} on {record.workload}, seed {record.seed}", title_justify="left")
+        claim = f"reported {report['split']} {report['metric']}"
+        for column in ("", f"hidden test {metric}", claim, "training loss", "seconds"):
+            table.add_column(column, justify="left" if column in ("", "training loss") else "right")
+        for name, key, oracle, reported, outcome in (
+            ("healthy twin", record.twin_key, record.oracle_twin, record.reported_twin, result.twin),
+            (record.bug, record.trace_key, record.oracle_bug, record.reported_bug, result.outcome),
+        ):
+            loss = Trace(store.trace(key)).train_steps()["loss"]
+            table.add_row(name, number(oracle), number(reported), curve(loss), f"{outcome.seconds:.1f}")
+        console.print(table)
+        if record.error:
+            console.print(f"  [red]raised[/] {escape(record.error)}")
+        if record.onset is not None:
+            console.print(f"  onset: the run leaves its twin's track at step {record.onset} of {result.outcome.steps}")
+    for row in impact.itertuples():
+        words = " and ".join(STATE_WORDS[part] for part in str(row.state).split("+"))
+        how = f"over {row.seeds} matched seeds" if not row.provisional else f"by size alone, {row.seeds} seed(s)"
+        p = "" if row.provisional else f", p = {row.p:.3f}"
+        console.print(
+            f"  impact on {row.workload}: [bold]{row.state}[/], {words} ({how}: hidden test {row.oracle_twin:.3f} → "
+            f"{row.oracle_bug:.3f}{p})"
+        )
+
+
+def show_verdicts(results: Iterable[CaseResult], console: Console) -> None:
+    """Print what each detector said, and whether it was right."""
+    for result in results:
+        record = result.record
+        truth = "nothing is wrong" if record.control else record.fault
+        table = Table(title=f"What the detectors say (truth: {truth})", title_justify="left")
+        for column in ("detector", "access", "says", "verdict", "alarm", "evidence"):
+            table.add_column(column, overflow="fold")
+        order = ["exact", "top3", "family_right", "alarm", "detector"]
+        rows = result.verdicts.sort_values(order, ascending=[False, False, False, False, True])
+        for _, row in rows.iterrows():
+            suspects = json.loads(row["suspects"])
+            says = ", ".join(s["fault"] for s in suspects[:3]) or ("healthy" if row["status"] == "ok" else "–")
+            evidence = suspects[0]["evidence"] if suspects else row["reason"]
+            if suspects and suspects[0]["line"]:
+                evidence = f"line {suspects[0]['line']}: {evidence}"
+            status = "" if row["status"] == "ok" else f"[yellow]{row['status'].replace('_', ' ')}[/] "
+            alarm = "" if pd.isna(row["alarm_step"]) else f"step {row['alarm_step']}"
+            access = row["access"].replace("+", " ")
+            table.add_row(row["detector"], access, status + escape(says), mark(row), alarm, escape(evidence[:160]))
+        console.print(table)
+
+
+def mark(row: pd.Series) -> str:
+    """Return right, half right (family or second suspect) or wrong as a coloured sign."""
+    if row["exact"]:
+        return "[green]✓ right[/]"
+    if row["control"]:
+        return "[red]✗ false alarm[/]"
+    if not row["alarm"]:
+        return "[red]✗ missed[/]"
+    if row["top3"]:
+        return "[yellow]~ among three[/]"
+    if row["family_right"]:
+        return "[yellow]~ right family[/]"
+    return "[red]✗ wrong cause[/]"
+
+
+def show_case_line(result: CaseResult, console: Console) -> None:
+    """Print one line for a case of a sweep."""
+    record, verdicts = result.record, result.verdicts
+    value = "crashed" if record.crashed_bug else number(record.oracle_bug)
+    alarms = verdicts[verdicts["alarm"] & (verdicts["detector"] != "oracle")]
+    if record.control:
+        names, some, none = alarms["detector"], "false alarm: ", "no false alarm"
+    else:
+        names, some, none = alarms.loc[alarms["exact"], "detector"], "named by ", "named by nobody"
+    said = some + ", ".join(map(str, names)) if len(names) else none
+    case = f"{record.workload:14s} {record.bug:26s} seed {record.seed}"
+    test = f"hidden test {value:>7s} (twin {number(record.oracle_twin)})"
+    console.print(f"{case}  {test}  {said}", highlight=False, soft_wrap=True)
+
+
+def number(value: float | None) -> str:
+    """Return a metric with three decimals, "none" if there is none."""
+    return "none" if value is None else "NaN" if not np.isfinite(value) else f"{value:.3f}"
+
+
+def curve(values: pd.Series, width: int = 32) -> str:
+    """Return a series as a row of bars, with its first and last value; "!" stands for a value that is not finite."""
+    if values.empty:
+        return "(no step)"
+    points = smooth(values, 0.02).iloc[np.linspace(0, len(values) - 1, min(width, len(values))).astype(int)].to_numpy()
+    finite = points[np.isfinite(points)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    span = (high - low) or 1.0
+    bars = "".join(BARS[int((p - low) / span * 7)] if np.isfinite(p) else "!" for p in points)
+    return f"{values.iloc[0]:.3g} {bars} {values.iloc[-1]:.3g}"
+
+
+def show_path(path: Path, console: Console) -> None:
+    """Print where a file was saved, relative to here if possible."""
+    here = Path.cwd()
+    console.print(f"  curves: {path.relative_to(here) if path.is_relative_to(here) else path}")
+
+
+__all__ = ["show_case_line", "show_comparison", "show_injection", "show_path", "show_verdicts"]

@@ -1,0 +1,210 @@
+"""A worker: a reused process that trains cases, or another that judges traces.
+
+The two kinds never share a process. A worker is told its job through a pipe, one JSON line at a time; its arguments,
+environment and working directory are the same whatever it works on, so that a detector that looks at its own process
+learns nothing of the case. A job that runs over its time, or a process that dies, costs that job only: the next one
+gets a new process.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["train", "judge"]
+KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "CUDA_VISIBLE_DEVICES")
+
+
+class WorkerDied(Exception):
+    """The process ended before it answered; the text says how."""
+
+
+class TimedOut(Exception):
+    """The job ran over its time and its process was killed."""
+
+
+class Worker:
+    """One process of one kind; started at the first call, replaced when it dies or hangs."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self._process: subprocess.Popen[str] | None = None
+        self._home: tempfile.TemporaryDirectory[str] | None = None
+        self._log: Any = None
+        self._answers: queue.Queue[str | None] = queue.Queue()
+
+    def call(
+        self,
+        request: dict[str, Any],
+        timeout: float,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Args:
+            request: a JSON-serialisable mapping, see :mod:`bugbench.training` and :mod:`bugbench.diagnosing`.
+            timeout: seconds after which the process is killed.
+            on_progress: called with what the job reports on the way.
+
+        Raises:
+            TimedOut, WorkerDied: the job has no answer.
+        """
+        process = self._started()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            clock = threading.Timer(timeout, self._expire, [process])
+            clock.start()
+            try:
+                while (line := self._answers.get()) is not None:
+                    answer = json.loads(line)
+                    if "progress" not in answer:
+                        return answer
+                    if on_progress:
+                        on_progress(answer["progress"])
+            finally:
+                expired = not clock.is_alive()
+                clock.cancel()
+        except OSError:
+            expired = False
+        code = process.wait()
+        last_words = self._last_words()
+        self.close()
+        if expired:
+            raise TimedOut(f"no answer within {timeout:g} s")
+        raise WorkerDied(f"the process ended with {_exit_text(code)}{last_words}")
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            self._process = None
+        if self._home is not None:
+            self._home.cleanup()
+            self._log.close()
+            self._home = None
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        self._home = tempfile.TemporaryDirectory(prefix="job-", ignore_cleanup_errors=True)
+        self._log = tempfile.TemporaryFile()  # what the jobs print; its end explains a death
+        self._answers = queue.Queue()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bugbench.worker", self.kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=_environment(),
+            cwd=self._home.name,
+            text=True,
+            start_new_session=True,  # Ctrl-C in the terminal is the harness's affair
+        )
+        threading.Thread(target=_forward, args=(self._process, self._answers), daemon=True).start()
+        return self._process
+
+    def _last_words(self) -> str:
+        """Return the last line that the process wrote to standard error, as ": line", or nothing."""
+        assert self._log is not None
+        self._log.seek(max(self._log.seek(0, os.SEEK_END) - 2000, 0))
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+    @staticmethod
+    def _expire(process: subprocess.Popen[str]) -> None:
+        with contextlib.suppress(OSError):
+            process.kill()
+
+
+class WorkerPool:
+    """``size`` workers of one kind, shared by threads."""
+
+    def __init__(self, kind: Kind, size: int) -> None:
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()  # last used first: it has torch loaded
+        self._workers = [Worker(kind) for _ in range(size)]
+        for worker in reversed(self._workers):
+            self._idle.put(worker)
+
+    def call(self, request: dict[str, Any], timeout: float, on_progress: Any = None) -> dict[str, Any]:
+        """See :meth:`Worker.call`; waits for an idle worker first."""
+        worker = self._idle.get()
+        try:
+            return worker.call(request, timeout, on_progress)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
+def _forward(process: subprocess.Popen[str], answers: "queue.Queue[str | None]") -> None:
+    assert process.stdout is not None
+    with contextlib.suppress(ValueError, OSError):  # closed while reading
+        for line in process.stdout:
+            answers.put(line)
+    answers.put(None)
+
+
+def _environment() -> dict[str, str]:
+    package_root = str(Path(__file__).resolve().parent.parent)
+    fixed = {
+        "PYTHONPATH": package_root,  # the package may be run from a checkout without being installed
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MPLBACKEND": "Agg",
+        "HOME": tempfile.gettempdir(),
+    }
+    return {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ} | fixed
+
+
+def _exit_text(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]) -> None:
+    """Answer requests from standard input until it ends; whatever a job prints goes to standard error."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr
+
+    def progress(state: dict[str, Any]) -> None:
+        answers.write(json.dumps({"progress": state}) + "\n")
+
+    for line in sys.stdin:
+        try:
+            answer = handle(json.loads(line), progress)
+        except Exception as error:
+            answer = {"failure": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["train"]:
+        from bugbench.training import handle as handler
+    elif sys.argv[1:] == ["judge"]:
+        from bugbench.diagnosing import handle as handler
+    else:
+        sys.exit("usage: python -m bugbench.worker train|judge")
+    serve(handler)

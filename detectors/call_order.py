@@ -1,0 +1,117 @@
+"""Are zero_grad, forward, backward and step called in an order that makes sense?"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from bugbench.detector import HEALTHY, Detector, Diagnosis, Trace, suspect
+
+LETTER = {"zero_grad": "Z", "forward": "F", "backward": "B", "step": "S"}
+
+
+@dataclass
+class CallOrder(Detector):
+    """Are zero_grad, forward, backward and step called in an order that makes sense?
+
+    The calls of the whole run, in order, for each watched model (Karpathy's list of mistakes: "you forgot to
+    .zero_grad() before .backward()"; TrainCheck's API-sequence invariants, OSDI'25):
+
+    * no zero_grad between most pairs of steps: ``missing_zero_grad``;
+    * zero_grad between backward and step: ``zero_grad_after_backward``;
+    * step between forward and backward: ``step_before_backward``;
+    * backward, but never a step, and a loss that does not fall: ``missing_step``.
+
+    Gradients may also be cleared in ways that leave no call (``p.grad = None``), or the wrong ones be cleared. Where
+    the outputs are a linear layer's, the gradient of its bias is the column sum of d loss / d outputs: that of this
+    batch alone if gradients are cleared, of all batches so far if not. This identity, where it applies, overrules
+    the calls; so do zeros that come back into a gradient, which they cannot while gradients add up.
+
+    No order of its own: zero_grad before or after the step or the forward pass, several backward passes per step
+    (accumulation), closures (the optimizer steps first and calls forward and backward), a step logged with the next
+    batch. Calls between the last batch and the metrics of an epoch are not recorded, so pairs of steps across that
+    gap are not judged.
+    """
+
+    access = {"tensors", "data"}
+    share: float = 0.5  # of the steps that must break the order: one odd step is not the loop's habit
+    patience: int = 32  # batches without a step: accumulating over more is rare
+    tolerance: float = 1e-3  # of the bias gradient's statistics, which are float32 sums
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        if "order" not in trace.steps or trace.steps.empty:
+            return HEALTHY
+        for model, calls in _calls(trace.steps, trace.metrics).items():
+            steps = calls.count("S")
+            closure = "B" in calls and -1 < calls.find("S") < calls.find("B")
+            who = f" of {model.rstrip('.')}" if model else ""
+            if steps and not closure and (times := calls.count("BZS")) > self.share * steps:
+                evidence = f"zero_grad{who} came between backward and step before {times} of {steps} steps"
+                return suspect("zero_grad_after_backward", evidence)
+            if (times := calls.replace("Z", "").count("FSB")) > self.share * steps:
+                evidence = f"{times} of {steps} steps{who} came between forward and backward"
+                return suspect("step_before_backward", evidence)
+            pairs = [p for p in calls.split("S")[1:-1] if "Z" in p or "|" not in p]  # across a gap nothing is known
+            kept = sum("Z" not in p and "F" in p for p in pairs)
+            adds_up = None if model else self._adds_up(trace)
+            if adds_up:
+                return suspect("missing_zero_grad", "the outputs' bias has as gradient the sum over all batches so far")
+            if adds_up is None and len(pairs) > 1 and kept > self.share * len(pairs):
+                return suspect("missing_zero_grad", f"no zero_grad{who} between {kept} of {len(pairs)} pairs of steps")
+            train = trace.train_steps()
+            if not steps and calls.count("B") and len(train) >= self.patience and np.isfinite(train["lr"]).any():
+                quarter = len(train) // 4
+                before, after = train["loss"][:quarter].median(), train["loss"][-quarter:].median()
+                if not after < before - train["loss"][:quarter].std():
+                    return suspect("missing_step", f"{len(train)} batches{who} and no optimizer step")
+        return HEALTHY
+
+    def _adds_up(self, trace: Trace) -> bool | None:
+        """Tell whether gradients are sums over batches, as the bias of the outputs' layer and zeros show."""
+        gradients = trace.layers[trace.layers["kind"] == "gradient"].set_index("step")
+        every = trace.train_steps().set_index("step")["order"].str.contains("step", na=False)
+        biases = gradients[gradients["layer"].str.endswith("bias")]
+        batches = {b.step: b.output_gradients for b in trace.batches() if b.output_gradients is not None}
+        if not every.all():  # accumulation: a sum over batches is in order
+            return None
+        for _, recorded in biases.groupby("layer"):
+            total, answers = np.zeros(()), []
+            for step in range(4):
+                if step not in batches or step not in recorded.index or batches[step].ndim < 2:
+                    break
+                own = batches[step].astype(np.float64).reshape(-1, batches[step].shape[-1]).sum(axis=0)
+                total = total + own
+                seen = recorded.loc[step, ["mean", "std", "min", "max"]].to_numpy(dtype=np.float64)
+                fits = self._parallel(seen, _statistics(own)), self._parallel(seen, _statistics(total))
+                if not any(fits):  # not the bias of the outputs' layer
+                    break
+                answers += [fits] if step else []
+            if answers and len({*answers}) == 1 and sum(answers[0]) == 1:
+                return answers[0][1]
+        zeros = gradients.groupby("layer")["zero_share"]
+        return False if (zeros.diff() > 0).any() else None
+
+
+    def _parallel(self, seen: np.ndarray, expected: np.ndarray) -> bool:
+        scale = seen @ expected / max(expected @ expected, 1e-30)  # loss scaling and clipping change the scale
+        return 0 < np.linalg.norm(seen) and np.linalg.norm(seen - scale * expected) <= self.tolerance * np.linalg.norm(seen)
+
+
+def _statistics(values: np.ndarray) -> np.ndarray:
+    return np.array([values.mean(), values.std(), values.min(), values.max()])
+
+
+def _calls(steps: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, str]:
+    """Return the calls of the run as letters Z, F, B, S for each model's prefix; | where some were not recorded."""
+    gaps = set(metrics["step"])
+    text: dict[str, list[str]] = {}
+    last = -1
+    for step, order in zip(steps["step"], steps["order"].fillna(""), strict=True):
+        if step != last and step in gaps:
+            for calls in text.values():
+                calls.append("|")
+        for word in order.split():
+            prefix, _, name = word.rpartition(".")
+            text.setdefault(prefix, []).append(LETTER.get(name, ""))
+        last = step
+    return {prefix: re.sub(r"\|+", "|", "".join(calls)) for prefix, calls in text.items()}
