@@ -19,7 +19,9 @@ from typing import Any, Literal, get_args
 
 from ast_grep_py import SgNode, SgRoot
 from bugbench import layout
-from bugbench.pattern import BRACKETS, LOOSE, EditError, Match, Pattern, indent_at, metavariables, span
+from bugbench.binding import BRACKETS, LOOSE, indent_at, span
+from bugbench.names import unknown
+from bugbench.pattern import EditError, Match, Pattern, metavariables
 from bugbench.scope import Roles, UnknownScope, scopes
 
 __all__ = ["Edit", "EditError", "Edited", "InjectionError", "NoMatch", "changed_lines", "diff", "inject"]
@@ -68,11 +70,11 @@ class Edit:
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "Edit":
         """The edit a card writes as `{within?, find, one of replace, delete, before, after}`."""
+        if not isinstance(mapping, Mapping):
+            raise EditError(f"an edit is a mapping of {', '.join(FIELDS)}, not {mapping!r}")
         for key in mapping:
             if key not in FIELDS:
-                near = difflib.get_close_matches(str(key), FIELDS, n=1)
-                nearest = f"; did you mean `{near[0]}`?" if near else ""
-                raise EditError(f"an edit has no field `{key}`{nearest} (known: {', '.join(FIELDS)})")
+                raise EditError(f"{unknown('field', str(key), FIELDS)} (an edit has {', '.join(FIELDS)})")
         if "find" not in mapping:
             raise EditError(f"an edit needs a `find`; this one has only {', '.join(mapping) or 'nothing'}")
         given = [action for action in ACTIONS if action in mapping]
@@ -135,17 +137,21 @@ def diff(before: str, after: str, program: str, context: int = 3) -> str:
 def changed_lines(before: str, after: str) -> tuple[int, ...]:
     """1-based lines of `after` that are to blame for the difference.
 
-    Lines that are new or changed, but no blank ones; where lines are only missing, the line now at their place
-    (the last line of the program, if it was its end).
+    Lines that are new, changed or moved, but no blank ones. Where lines are only missing, the line now at their place;
+    if a block ended there, the line before it.
     """
     old, new = before.splitlines(), after.splitlines()
+    changes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    added = {line for kind, *_, start, stop in changes if kind != "equal" for line in new[start:stop]}
     lines: set[int] = set()
-    for kind, _, _, start, stop in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "delete":
-            while start < len(new) - 1 and not new[start].strip():
-                start += 1
-            lines.add(min(start + 1, len(new)))
-        elif kind != "equal":
+    for kind, first, last, start, stop in changes:
+        missing = [line for line in old[first:last] if line.strip()]
+        if kind == "delete" and missing and new and not added.issuperset(missing):
+            below = next((row for row in range(start, len(new)) if new[row].strip()), None)
+            above = next((row for row in reversed(range(start)) if new[row].strip()), 0)
+            ended = below is None or indent_at(new[below], 0) < indent_at(missing[0], 0)
+            lines.add(1 + (above if ended or below is None else below))
+        elif kind in ("replace", "insert"):
             lines.update(row + 1 for row in range(start, stop) if new[row].strip())
     return tuple(sorted(lines))
 
@@ -227,8 +233,8 @@ def _replace(source: str, match: Match, edit: Edit) -> str:
     if _expression(edit.text) in LOOSE and layout.meaning(build(frozenset({*wanted, ""}))):
         wanted.add("")
     intended = layout.meaning(build(frozenset(wanted)))
-    for name in sorted(wanted):
-        if layout.meaning(build(frozenset(wanted - {name}))) == intended:
+    for name in sorted(wanted):  # all of them where parentheses are not even allowed
+        if intended is None or layout.meaning(build(frozenset(wanted - {name}))) == intended:
             wanted.remove(name)
     return build(frozenset(wanted))
 

@@ -14,7 +14,7 @@ from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
-from bugbench.runner import Case, Outcome, Store, digest, onset, prepare
+from bugbench.runner import Case, Outcome, Store, onset, prepare
 from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
 from bugbench.worker import WorkerPool
 
@@ -97,7 +97,7 @@ def _record(case: Case, outcomes: Mapping[str, Outcome], store: Store, catalogue
         accepts=list(card.accepts),
         trace_key=key,
         twin_key=twin_key,
-        program_key=digest(case.run.program_digest, case.twin.program_digest)[:12],
+        program_key=case.program_key,
         data=store.data_folder(case.workload).name,
         oracle_bug=bug.oracle,
         oracle_twin=twin.oracle,

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping
 
 from ast_grep_py import SgNode, SgRoot
-from bugbench.pattern import BRACKETS, METAVARIABLE, Bound, indent_at, span, without
+from bugbench.binding import BRACKETS, Bound, indent_at, span
+from bugbench.pattern import METAVARIABLE, without
 
-LINE_LENGTH = 110  # of this repository; a longer line made by an edit is broken at its last bracket
+LINE_LENGTH = 120  # of this repository; a longer line made by an edit is broken at its last bracket
 _DEFINITION = re.compile(r"@|(async )?def |class ")
+_IMPORT = re.compile(r"(import|from) ")
 
 
 def fill(template: str, bound: Mapping[str, Bound], indent: int, bracketed: frozenset[str] = frozenset()) -> str:
@@ -177,6 +179,8 @@ def put_after(source: str, start: int, end: int, text: str, definition: bool) ->
     blank = 1 if start > line else 2
     new = _DEFINITION.match(text) is not None
     above = "\n" * blank if new or definition else ""
+    if _IMPORT.match(source[start:end]) and not _IMPORT.match(text):
+        above = above or "\n"
     rest = source[stop + 1 :]
     present = len(re.match(r"(?:[ \t]*\n)*", rest)[0].split("\n")) - 1  # type: ignore[index]
     below = "\n" * max(blank - present, 0) if new and rest.strip() and _indent_after(rest) >= start - line else ""

@@ -12,39 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ast_grep_py import SgNode, SgRoot
+from bugbench.binding import BLOCKS, BRACKETS, Bound, bind, bind_between, span
 
 METAVARIABLE = re.compile(r"\$\$\$(?P<many>[A-Z_][A-Z0-9_]*)?|\$(?P<one>[A-Z_][A-Z0-9_]*)")
-BRACKETS = {"argument_list", "parameters", "list", "tuple", "dictionary", "set"}
-BLOCKS = {"block", "module"}
-# Expressions that may need parentheses where they are put next to another operator.
-LOOSE = {
-    "await",
-    "binary_operator",
-    "boolean_operator",
-    "comparison_operator",
-    "conditional_expression",
-    "lambda",
-    "not_operator",
-    "unary_operator",
-}
 
 
 class EditError(ValueError):
     """An edit of a card is not well formed, whatever the program."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What a metavariable stands for in one match."""
-
-    text: str
-    indent: int  # of the source line on which the text begins
-    many: bool = False  # bound by $$$
-    body: bool = False  # statements, not arguments
-    loose: bool = False  # an operator expression
-    spread: bool = False  # arguments that stand one to a line
-    parts: tuple[str, ...] = ()  # the single arguments
-    tail: str = ""  # comment behind the last argument
 
 
 @dataclass(frozen=True)
@@ -100,14 +74,14 @@ class Pattern:
                 colon = next(child for child in definition.children() if child.kind() == ":")
                 end, body = span(colon)[1], definition.field("body") or definition.field("consequence")
             statement = statement_of(node)
-            yield Match(start, end, statement, statement, self._bind(node, source), node, body)
+            yield Match(start, end, statement, statement, bind(node, self.names, source), node, body)
 
     def _runs(self, scope: SgNode, source: str) -> Iterator[Match]:
         for node in _find(self._steps[0], scope):
             first = statement_of(node)
             if span(first) != span(node):
                 continue
-            bound, last = self._bind(node, source), first
+            bound, last = bind(node, self.names, source), first
             for number, step in enumerate(self._steps[1:], start=1):
                 if isinstance(step, str):
                     continue
@@ -116,7 +90,7 @@ class Pattern:
                 if follower is None:
                     break
                 if gap:
-                    bound[str(gap)] = _between(last, follower, source)
+                    bound[str(gap)] = bind_between(last, follower, source)
                 last = follower
             else:
                 yield Match(span(first)[0], span(last)[1], first, last, bound)
@@ -129,7 +103,7 @@ class Pattern:
             if not statement.is_named() or statement.kind() == "comment":
                 continue
             for node in _find(step, statement):
-                new = self._bind(node, source)
+                new = bind(node, self.names, source)
                 same = all(_squeeze(bound[name].text) == _squeeze(new[name].text) for name in bound.keys() & new.keys())
                 if span(node) == span(statement) and same:
                     bound.update(new)
@@ -138,17 +112,6 @@ class Pattern:
                 return None
         return None
 
-    def _bind(self, node: SgNode, source: str) -> dict[str, Bound]:
-        bound = {}
-        for name, many in self.names.items():
-            single = None if many else node.get_match(name)
-            if many:
-                bound[name] = _bound_many(node.get_multiple_matches(name), source)
-            elif single is not None:
-                loose = single.kind() in LOOSE
-                bound[name] = Bound(single.text(), indent_at(source, span(single)[0]), loose=loose)
-        return bound
-
 
 def metavariables(text: str) -> dict[str, bool]:
     """The named metavariables of a pattern or replacement; True for `$$$XS`. Raises EditError for a bad name."""
@@ -156,22 +119,11 @@ def metavariables(text: str) -> dict[str, bool]:
     for word in re.findall(r"\$+\w*", text):
         variable = METAVARIABLE.fullmatch(word)
         if not variable:
-            raise EditError(f"`{word}` is no metavariable: write $X for one node, $$$XS for several, in capitals")
+            raise EditError(f"`{word}` in `{text}` is no metavariable: $X is one node, $$$XS several, in capitals")
         name = variable["many"] or variable["one"] or ""
         if name.strip("_") and not name.startswith("_"):  # ast-grep binds no name that begins with _
             names[name] = variable["one"] is None
     return names
-
-
-def span(node: SgNode) -> tuple[int, int]:
-    """Start and end of a node, in characters."""
-    return node.range().start.index, node.range().end.index
-
-
-def indent_at(source: str, position: int) -> int:
-    """Width of the indentation of the line that holds `position`."""
-    line = source[source.rfind("\n", 0, position) + 1 :]
-    return len(line) - len(line.lstrip(" \t"))
 
 
 def statement_of(node: SgNode) -> SgNode:
@@ -249,44 +201,29 @@ def _alternatives(code: str) -> Iterator[str]:
 def _find(patterns: Sequence[str], scope: SgNode) -> list[SgNode]:
     found: dict[tuple[int, int], SgNode] = {}
     for pattern in patterns:
-        for node in scope.find_all(pattern=pattern):
-            found.setdefault(span(node), node)
+        tree = _tree(pattern)
+        found = {span(node): node for node in scope.find_all(pattern=pattern) if _exact(tree, node)} | found
     return list(found.values())
 
 
-def _bound_many(nodes: Sequence[SgNode], source: str) -> Bound:
-    owner = nodes[0].parent() if nodes else None
-    if owner and (owner.kind() in BLOCKS or owner.field("body") or owner.field("consequence")):
-        return _statements(nodes, source)
-    parts = [node for node in nodes if node.kind() not in {",", "comment"}]
-    if not owner or not parts:
-        return Bound("", 0, many=True)
-    start, end = span(parts[0])[0], span(parts[-1])[1]
-    remark = re.match(r",?[ \t]*(#[^\n]*)", source[end:])
-    return Bound(
-        source[start:end],
-        indent_at(source, start),
-        many=True,
-        spread=re.search(r",\s*(#[^\n]*\s*)*[)\]}]$", owner.text()) is not None and "\n" in owner.text(),
-        parts=tuple(part.text() for part in parts),
-        tail=f"  {remark[1]}" if remark else "",
-    )
+def _exact(pattern: SgNode, node: SgNode) -> bool:
+    """Whether `node` ends where `pattern` does: to ast-grep, `if $X: f()` also matches an `if` with an `else`."""
+    if pattern.kind() == "ERROR" or METAVARIABLE.fullmatch(pattern.text().replace("µ", "$")):
+        return True
+    ours, theirs = _parts(pattern), _parts(node)
+    if len(ours) == 1 and pattern.kind() != node.kind():
+        return _exact(ours[0], node)
+    several = [bool(re.fullmatch("µµµ[A-Z0-9_]*", part.text())) for part in ours]
+    if any(several):
+        return all(map(_exact, ours[: several.index(True)], theirs))
+    return not ours or (len(ours) == len(theirs) and all(map(_exact, ours, theirs)))
 
 
-def _statements(nodes: Sequence[SgNode], source: str) -> Bound:
-    if not nodes:
-        return Bound("", 0, many=True, body=True)
-    start, end = span(nodes[0])[0], span(nodes[-1])[1]
-    indent = indent_at(source, start)
-    if source[source.rfind("\n", 0, start) + 1 : start].strip():  # a body behind its header, on the same line
-        indent += 4
-    return Bound(source[start:end], indent, many=True, body=True)
-
-
-def _between(last: SgNode, follower: SgNode, source: str) -> Bound:
-    row, end = last.range().end.line, span(follower)[0]
-    nodes = [node for node in last.next_all() if node.is_named() and span(node)[1] <= end]
-    return _statements([node for node in nodes if node.kind() != "comment" or node.range().start.line > row], source)
+def _parts(node: SgNode) -> list[SgNode]:
+    parts = [child for child in node.children() if child.kind() not in {"comment", "async", ";"}]
+    if node.kind() in BRACKETS - {"tuple"} and len(parts) > 2 and parts[-2].kind() == ",":
+        del parts[-2]
+    return parts
 
 
 def _squeeze(text: str) -> str:

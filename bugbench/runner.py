@@ -74,6 +74,11 @@ class Case:
         return f"{self.workload.label}/{self.card.label}/seed-{self.seed}"
 
     @property
+    def program_key(self) -> str:
+        """Stands for the programs and configs of bug and twin, the seed left out."""
+        return digest(self.run.program_digest, self.twin.program_digest)[:12]
+
+    @property
     def diff(self) -> str:
         return diff(self.twin.source, self.run.source, f"{self.workload.name}.py")
 

@@ -1,14 +1,14 @@
 """Where in a program an edit looks: the whole of it, or functions and classes by role or by dotted name."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ast_grep_py import SgNode
+from bugbench.names import unknown
 
 Roles = Mapping[str, str | list[str]]
 
 
-class UnknownScope(LookupError):
+class UnknownScope(Exception):
     """A program without such a role, function or class; the message names the nearest it has."""
 
 
@@ -23,7 +23,7 @@ def scopes(root: SgNode, within: str | None, roles: Roles) -> list[SgNode]:
     names = [within]
     if within.startswith("@"):
         if within[1:] not in roles:
-            raise UnknownScope(f"the program has no role {within}{_nearest(within[1:], roles)}")
+            raise UnknownScope(unknown("role", within[1:], roles))
         value = roles[within[1:]]
         names = [value] if isinstance(value, str) else list(value)
     defined = _definitions(root)
@@ -32,8 +32,7 @@ def scopes(root: SgNode, within: str | None, roles: Roles) -> list[SgNode]:
         ending = [node for path, nodes in defined.items() if path.endswith(f".{name}") for node in nodes]
         nodes = defined.get(name, ending)
         if not nodes:
-            asked = f" (role {within})" if name != within else ""
-            raise UnknownScope(f"the program has no function or class {name}{asked}{_nearest(name, defined)}")
+            raise UnknownScope(unknown("function or class", name, defined, within if name != within else ""))
         found += nodes
     return found
 
@@ -49,9 +48,3 @@ def _definitions(root: SgNode) -> dict[str, list[SgNode]]:
         decorated = parent is not None and parent.kind() == "decorated_definition"
         found.setdefault(".".join(names), []).append(parent if decorated and parent else node)
     return found
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"; nearest: {', '.join(near)}" if near else f"; it has {', '.join(names) or 'none'}"

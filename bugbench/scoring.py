@@ -56,7 +56,6 @@ class Truth:
     accepts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Reject a truth that contradicts itself."""
         if self.control != (self.fault == "none"):
             raise ValueError(f"{self.bug}: control is {self.control}, but the fault is {self.fault!r}")
 
@@ -92,17 +91,16 @@ def check_suspects(suspects: Sequence[Mapping[str, Any]], families: Mapping[str,
         evidence, line, layer = suspect.get("evidence", ""), suspect.get("line"), suspect.get("layer")
         if not isinstance(fault, str) or fault not in known:
             near = difflib.get_close_matches(str(fault), known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "faults.yaml lists the known ones"
-            healthy = " (a healthy run has no suspects)" if fault in ("none", "healthy") else ""
-            raise InvalidDiagnosis(f"unknown fault {fault!r}{healthy}: {hint}")
+            hint = f"did you mean {' or '.join(near)}?" if near else "see faults.yaml; a healthy run has no suspects"
+            raise InvalidDiagnosis(f"unknown fault {fault!r}: {hint}")
         if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 <= float(confidence) <= 1:
             raise InvalidDiagnosis(f"confidence of {fault} is {confidence!r}: a number from 0 to 1")
         if line is not None and (isinstance(line, bool) or not isinstance(line, Integral) or int(line) < 1):
             raise InvalidDiagnosis(f"line of {fault} is {line!r}: a line number from 1, or None")
-        line = None if line is None else int(line)
         if not isinstance(evidence, str) or not isinstance(layer, str | None):
             raise InvalidDiagnosis(f"evidence and layer of {fault} must be text: {evidence!r}, {layer!r}")
-        checked.append(dict(fault=fault, confidence=float(confidence), evidence=evidence, line=line, layer=layer))
+        confidence, line = float(confidence), line and int(line)  # plain numbers, even if they were numpy's
+        checked.append(dict(fault=fault, confidence=confidence, evidence=evidence, line=line, layer=layer))
     return checked
 
 
@@ -139,8 +137,7 @@ def verdict(
 
     Raises:
         InvalidDiagnosis: the suspects break the rules.
-        ValueError: an unknown status or access, suspects without the status "ok", or a truth that is not in the
-            vocabulary.
+        ValueError: unknown status or access, suspects without the status "ok", or a truth not in the vocabulary.
     """
     if not truth.control and families.get(truth.fault) != truth.family:
         raise ValueError(f"{truth.bug}: the vocabulary has no fault {truth.fault!r} in the family {truth.family!r}")
@@ -200,13 +197,12 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     Args:
         verdicts: rows of :func:`verdict`, of any number of detectors.
         impact: ``bug, workload, state`` (:func:`bugbench.impact.measure_impact`) for every pair among the verdicts.
-        resamples: draws for the 95 % intervals, clustered on workload x fault (controls: workload x control). All
-            detectors are measured on the same draws.
+        resamples: draws of workload x fault (controls: workload x control), the same for all detectors.
         seed: of the draws.
 
     Returns:
         * ``diagnosis_j``, ``detection_j``, ``family_j``: ``exact_rate``, ``detection_rate``, ``family_rate`` less
-          ``false_alarm_rate``, in [-1, 1]; ``_low`` and ``_high``: interval.
+          ``false_alarm_rate``, in [-1, 1]; ``_low`` and ``_high``: 95 % interval.
         * ``top3_rate``: right among the first three suspects. ``line_rate``: a right line among those named, over the
           ``lines_named`` cases in which a line is named and one is to blame.
         * ``median_delay``: steps from onset to alarm, over harmful bug cases; ``median_seconds``: over all cases.
@@ -217,8 +213,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
         * one count per status, over all cases.
 
     Raises:
-        ValueError: a verdict that comes twice, has an unknown status or no impact, an impact that comes twice, or a
-            detector with two accesses.
+        ValueError: a row comes twice, a verdict has an unknown status or no impact, a detector has two accesses.
     """
     cases = _with_harm(verdicts, impact)
     bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]

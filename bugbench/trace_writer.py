@@ -119,6 +119,6 @@ def _write_batches(path: Path, batches: Iterable[Mapping[str, Any]]) -> None:
     for i, batch in enumerate(batches):
         for name, value in batch.items():
             if name not in ("mode", "epoch"):
-                arrays[f"{i:04d}/{name}"] = np.ascontiguousarray(_array(value))
+                arrays[f"{i:04d}/{name}"] = _array(value)
         metadata = {"mode": batch["mode"], "epoch": str(batch["epoch"])}
     save_file(arrays, path, metadata=metadata)

@@ -104,7 +104,7 @@ class Worker:
             return self._process
         self.close()
         self._home = tempfile.TemporaryDirectory(prefix="job-", ignore_cleanup_errors=True)
-        self._log = tempfile.TemporaryFile()  # what the jobs print; its end explains a death
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 — what the jobs print; its end explains a death
         self._answers = queue.Queue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bugbench.worker", self.kind],
@@ -167,6 +167,7 @@ def _environment() -> dict[str, str]:
     fixed = {
         "PYTHONPATH": package_root,  # the package may be run from a checkout without being installed
         "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",  # a trace folder holds the program, not its cache
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -58,9 +58,7 @@ def oracle_metric(outputs: np.ndarray, targets: np.ndarray) -> float:
 def _partition() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the training rows, sorted by label, and the hidden rows."""
     table = _biopsies()
-    training, hidden = train_test_split(
-        table, test_size=HIDDEN_SHARE, stratify=table[LABEL], random_state=SPLIT_SEED
-    )
+    training, hidden = train_test_split(table, test_size=HIDDEN_SHARE, stratify=table[LABEL], random_state=SPLIT_SEED)
     return training.sort_values(LABEL, kind="stable", ignore_index=True), hidden.reset_index(drop=True)
 
 

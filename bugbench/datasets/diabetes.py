@@ -62,9 +62,7 @@ def _partition() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the training rows, sorted by progression, and the hidden rows, alike in its distribution."""
     table = _patients()
     quintiles = pd.qcut(table[LABEL], 5, labels=False)
-    training, hidden = train_test_split(
-        table, test_size=HIDDEN_SHARE, stratify=quintiles, random_state=SPLIT_SEED
-    )
+    training, hidden = train_test_split(table, test_size=HIDDEN_SHARE, stratify=quintiles, random_state=SPLIT_SEED)
     return training.sort_values(LABEL, kind="stable", ignore_index=True), hidden.reset_index(drop=True)
 
 

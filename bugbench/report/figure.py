@@ -40,7 +40,7 @@ def save_curves(result: CaseResult, store: Store, path: Path) -> Path:
             level = float(np.clip(value, low, high))
             right.axhline(level, color=colour, linestyle="--", linewidth=1.2, label=f"{name}, hidden test")
     left.set(title="Training loss", xlabel="step", ylabel="loss")
-    right.set(title=f"{report['metric']} reported on {report['split']}, and {metric} on the hidden test")
+    right.set(title=f"{metric}, reported and on the hidden test".capitalize())
     right.set(xlabel="epoch", ylabel=report["metric"])
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ from bugbench import __version__, atomic
 from bugbench.job import measured_impact, reference_impact
 from bugbench.records import Record, Records, merge_impact
 from bugbench.scoring import STATUSES, leaderboard, tier
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -102,7 +103,9 @@ def cells(row: pd.Series) -> list[str]:
     """Return a detector's row of the shown columns."""
     texts = []
     for name in SHOWN:
-        if name == "interval":
+        if name == "interval" and pd.isna(row["diagnosis_j"]):
+            texts.append("–")
+        elif name == "interval":
             texts.append(f"{row['diagnosis_j_low']:.2f} … {row['diagnosis_j_high']:.2f}")
         elif name in ("detector", "access"):
             texts.append(str(row[name]).replace("+", " + "))
@@ -125,14 +128,35 @@ def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:
     return header + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for _, row in board.iterrows()]
 
 
+# what stands in the terminal, and from which width on
+NARROW, MEDIUM, WIDE = 0, 92, 104
+COLUMNS = {
+    "detector": ("detector", NARROW),
+    "access": ("access", MEDIUM),
+    "diagnosis_j": ("diagnosis J", NARROW),
+    "interval": ("95 %", NARROW),
+    "detection_j": ("detection J", NARROW),
+    "false_alarm_rate": ("false alarms", NARROW),
+    "exact_rate": ("exact", NARROW),
+    "family_rate": ("family", WIDE),
+    "top3_rate": ("top 3", NARROW),
+    "median_delay": ("steps to alarm", MEDIUM),
+    "median_seconds": ("seconds", WIDE),
+}
+
+
 def show(board: pd.DataFrame, console: Console) -> None:
-    """Print the leaderboard."""
+    """Print the leaderboard, as many columns as the terminal is wide."""
     first = board.iloc[0]
-    table = Table(
-        title=f"Leaderboard: {first['cases']} harmful bug cases, {first['controls']} controls", title_justify="left"
-    )
-    for name, title in SHOWN.items():
-        table.add_column(title, justify="left" if name in ("detector", "access") else "right", overflow="fold")
+    title = f"Leaderboard: {first['cases']} harmful bug cases, {first['controls']} control cases"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    fitting = [name for name, (_, width) in COLUMNS.items() if console.width >= width]
+    for name in fitting:
+        words = name in ("detector", "access")
+        table.add_column(
+            COLUMNS[name][0], justify="left" if words else "right", no_wrap=name in ("detector", "interval")
+        )
     for _, row in board.iterrows():
-        table.add_row(*cells(row))
+        texts = dict(zip(SHOWN, cells(row), strict=True))
+        table.add_row(*(texts[name] for name in fitting))
     console.print(table)

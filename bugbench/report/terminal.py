@@ -1,7 +1,7 @@
 """What a single case looks like in the terminal."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def show_injection(card: Card, case: Case, console: Console) -> None:
         console.print("  (the program runs as it is)")
 
 
-def show_comparison(results: Iterable[CaseResult], impact: pd.DataFrame, store: Store, console: Console) -> None:
+def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: Store, console: Console) -> None:
     """Print the runs beside their healthy twins: metrics, loss curves as bars, onset, and what the impact test says."""
     for result in results:
         record, metric = result.record, result.case.workload.settings["oracle"]["metric"]
@@ -58,40 +58,66 @@ def show_comparison(results: Iterable[CaseResult], impact: pd.DataFrame, store: 
             table.add_row(name, number(oracle), number(reported), curve(loss), f"{outcome.seconds:.1f}")
         console.print(table)
         if record.error:
-            console.print(f"  [red]raised[/] {escape(record.error)}")
+            console.print(f"  [red]raised[/] {escape(record.error)}", highlight=False)
         if record.onset is not None:
             console.print(f"  onset: the run leaves its twin's track at step {record.onset} of {result.outcome.steps}")
     for row in impact.itertuples():
         words = " and ".join(STATE_WORDS[part] for part in str(row.state).split("+"))
-        how = f"over {row.seeds} matched seeds" if not row.provisional else f"by size alone, {row.seeds} seed(s)"
+        seeds = f"{row.seeds} seed" + ("s" if row.seeds != 1 else "")
+        how = f"by the size of the effect alone, {seeds}" if row.provisional else f"{row.seeds} matched seeds"
         p = "" if row.provisional else f", p = {row.p:.3f}"
-        console.print(
-            f"  impact on {row.workload}: [bold]{row.state}[/], {words} ({how}: hidden test {row.oracle_twin:.3f} → "
-            f"{row.oracle_bug:.3f}{p})"
-        )
+        change = "" if row.state == "crashed" else f": hidden test {row.oracle_twin:.3f} → {row.oracle_bug:.3f}{p}"
+        console.print(f"  impact on {row.workload}: [bold]{row.state}[/], {words} ({how}{change})", highlight=False)
 
 
-def show_verdicts(results: Iterable[CaseResult], console: Console) -> None:
-    """Print what each detector said, and whether it was right."""
-    for result in results:
-        record = result.record
+def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
+    """Print what the detectors said and whether they were right, counted over the seeds if there are several."""
+    for workload in dict.fromkeys(result.record.workload for result in results):
+        own = [result for result in results if result.record.workload == workload]
+        record = own[0].record
         truth = "nothing is wrong" if record.control else record.fault
-        table = Table(title=f"What the detectors say (truth: {truth})", title_justify="left")
-        for column in ("detector", "access", "says", "verdict", "alarm", "evidence"):
-            table.add_column(column, overflow="fold")
-        order = ["exact", "top3", "family_right", "alarm", "detector"]
-        rows = result.verdicts.sort_values(order, ascending=[False, False, False, False, True])
-        for _, row in rows.iterrows():
-            suspects = json.loads(row["suspects"])
-            says = ", ".join(s["fault"] for s in suspects[:3]) or ("healthy" if row["status"] == "ok" else "–")
-            evidence = suspects[0]["evidence"] if suspects else row["reason"]
-            if suspects and suspects[0]["line"]:
-                evidence = f"line {suspects[0]['line']}: {evidence}"
-            status = "" if row["status"] == "ok" else f"[yellow]{row['status'].replace('_', ' ')}[/] "
-            alarm = "" if pd.isna(row["alarm_step"]) else f"step {row['alarm_step']}"
-            access = row["access"].replace("+", " ")
-            table.add_row(row["detector"], access, status + escape(says), mark(row), alarm, escape(evidence[:160]))
+        table = Table(title=f"What the detectors say on {workload} (truth: {truth})", title_justify="left")
+        rows = pd.concat([result.verdicts for result in own])
+        if len(own) == 1:
+            _one_verdict_each(rows, table)
+        else:
+            _counted_verdicts(rows, table)
         console.print(table)
+
+
+def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
+    for column in ("detector", "access", "says", "verdict", "alarm", "evidence"):
+        table.add_column(column, overflow="fold")
+    order = ["exact", "top3", "family_right", "alarm", "detector"]
+    for _, row in rows.sort_values(order, ascending=[False, False, False, False, True]).iterrows():
+        suspects = json.loads(row["suspects"])
+        evidence = suspects[0]["evidence"] if suspects else row["reason"]
+        if suspects and suspects[0]["line"]:
+            evidence = f"line {suspects[0]['line']}: {evidence}"
+        alarm = "" if pd.isna(row["alarm_step"]) else f"step {row['alarm_step']}"
+        access = row["access"].replace("+", " ")
+        table.add_row(row["detector"], access, says(row), mark(row), alarm, escape(evidence[:160]))
+
+
+def _counted_verdicts(rows: pd.DataFrame, table: Table) -> None:
+    for column in ("detector", "access", "right", "alarms", "says most often"):
+        table.add_column(column, overflow="fold")
+    counts = rows.groupby("detector")[["exact", "alarm"]].sum()
+    for detector in counts.sort_values("exact", ascending=False, kind="stable").index:
+        own = rows[rows["detector"] == detector]
+        common = own.apply(says, axis=1).value_counts()
+        colour = "green" if own["exact"].all() else "yellow" if own["exact"].any() else "red"
+        right = f"[{colour}]{own['exact'].sum()} of {len(own)}[/]"
+        access = own["access"].iloc[0].replace("+", " ")
+        alarms = f"{own['alarm'].sum()} of {len(own)}"
+        table.add_row(str(detector), access, right, alarms, f"{common.index[0]} ({common.iloc[0]}x)")
+
+
+def says(row: pd.Series) -> str:
+    """Return a verdict's first three suspects, "healthy", or its status where it is not ok."""
+    if row["status"] != "ok":
+        return f"[yellow]{row['status'].replace('_', ' ')}[/]"
+    return escape(", ".join(s["fault"] for s in json.loads(row["suspects"])[:3])) or "healthy"
 
 
 def mark(row: pd.Series) -> str:

@@ -16,7 +16,6 @@ class CancerMLP(nn.Module):
         self.body = nn.Sequential(
             nn.Linear(columns, width),
             nn.ReLU(),
-            nn.Dropout(dropout),
             nn.Linear(width, width // 2),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -55,7 +54,9 @@ def normalize(features, mean, std):
     return (features - mean) / std
 
 
-def build_loaders(train_set, val_set, config):
+def build_loaders(train_inputs, train_targets, val_inputs, val_targets, config):
+    train_set = TensorDataset(train_inputs, train_targets)
+    val_set = TensorDataset(val_inputs, val_targets)
     train_loader = DataLoader(train_set, batch_size=config.batch_size, shuffle=True)
     val_loader = DataLoader(val_set, batch_size=config.batch_size)
     return train_loader, val_loader
@@ -106,17 +107,17 @@ def evaluate(model, loader, run):
 def main(config, run):
     torch.manual_seed(config.seed)
     table, targets = load_data(config.data_dir)
-    train_features, train_targets, val_features, val_targets = split(to_tensor(table), targets, config.val_share)
+    train_inputs, train_targets, val_inputs, val_targets = split(to_tensor(table), targets, config.val_share)
 
-    # What the held-out rows look like is not known either: all statistics are those of the training part.
-    medians = train_features.nanmedian(dim=0).values
-    train_features = fill_missing(train_features, medians)
-    val_features = fill_missing(val_features, medians)
-    mean, std = train_features.mean(dim=0), train_features.std(dim=0)
-    train_set = TensorDataset(normalize(train_features, mean, std), train_targets)
-    val_set = TensorDataset(normalize(val_features, mean, std), val_targets)
+    # Validation stands for patients yet to come: medians, means and deviations are those of the training part.
+    medians = train_inputs.nanmedian(dim=0).values
+    train_inputs = fill_missing(train_inputs, medians)
+    val_inputs = fill_missing(val_inputs, medians)
+    mean, std = train_inputs.mean(dim=0), train_inputs.std(dim=0)
+    train_inputs = normalize(train_inputs, mean, std)
+    val_inputs = normalize(val_inputs, mean, std)
 
-    train_loader, val_loader = build_loaders(train_set, val_set, config)
+    train_loader, val_loader = build_loaders(train_inputs, train_targets, val_inputs, val_targets, config)
     model = build_model(config, columns=len(table.columns))
     optimizer = build_optimizer(model, config)
     run.watch(model, optimizer)
@@ -127,8 +128,8 @@ def main(config, run):
 
     def predict(biopsies):
         """Logits (rows, 2) for a table of biopsies; a column that it lacks counts as missing."""
-        features = to_tensor(biopsies.reindex(columns=table.columns))
-        inputs = normalize(fill_missing(features, medians), mean, std)
+        inputs = fill_missing(to_tensor(biopsies.reindex(columns=table.columns)), medians)
+        inputs = normalize(inputs, mean, std)
         model.eval()
         with torch.no_grad():
             return model(inputs)

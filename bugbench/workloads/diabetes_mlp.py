@@ -16,7 +16,6 @@ class DiabetesMLP(nn.Module):
         self.body = nn.Sequential(
             nn.Linear(columns, width),
             nn.ReLU(),
-            nn.Dropout(dropout),
             nn.Linear(width, width // 2),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -55,15 +54,13 @@ def normalize(features, mean, std):
     return (features - mean) / std
 
 
-def scale_targets(targets, mean, std):
-    return (targets - mean) / std
+def scale_targets(targets, center, scale):
+    return (targets - center) / scale
 
 
-def unscale_outputs(outputs, mean, std):
-    return outputs * std + mean
-
-
-def build_loaders(train_set, val_set, config):
+def build_loaders(train_inputs, train_targets, val_inputs, val_targets, config):
+    train_set = TensorDataset(train_inputs, train_targets)
+    val_set = TensorDataset(val_inputs, val_targets)
     train_loader = DataLoader(train_set, batch_size=config.batch_size, shuffle=True)
     val_loader = DataLoader(val_set, batch_size=config.batch_size)
     return train_loader, val_loader
@@ -81,9 +78,9 @@ def loss_function(outputs, targets):
     return F.mse_loss(outputs, targets)
 
 
-def explained_variance(outputs, targets):
-    """R2: the share of the targets' variance that the outputs account for."""
-    return 1 - ((targets - outputs).square().sum() / (targets - targets.mean()).square().sum()).item()
+def r2_score(outputs, targets):
+    """The share of the targets' variance that the outputs account for."""
+    return 1 - ((outputs - targets).square().mean() / targets.var(correction=0)).item()
 
 
 def train_epoch(model, loader, optimizer, run):
@@ -113,26 +110,26 @@ def evaluate(model, loader, run):
         all_outputs.append(outputs)
         all_targets.append(targets)
     outputs, targets = torch.cat(all_outputs), torch.cat(all_targets)
-    run.log_metrics("val", loss=total_loss / len(targets), r2=explained_variance(outputs, targets))
+    run.log_metrics("val", loss=total_loss / len(targets), r2=r2_score(outputs, targets))
 
 
 def main(config, run):
     torch.manual_seed(config.seed)
     table, targets = load_data(config.data_dir)
-    train_features, train_targets, val_features, val_targets = split(to_tensor(table), targets, config.val_share)
+    train_inputs, train_targets, val_inputs, val_targets = split(to_tensor(table), targets, config.val_share)
 
-    # What the held-out rows look like is not known either: all statistics are those of the training part.
-    medians = train_features.nanmedian(dim=0).values
-    train_features = fill_missing(train_features, medians)
-    val_features = fill_missing(val_features, medians)
-    mean, std = train_features.mean(dim=0), train_features.std(dim=0)
-    target_mean, target_std = train_targets.mean(), train_targets.std()
-    train_set = TensorDataset(
-        normalize(train_features, mean, std), scale_targets(train_targets, target_mean, target_std)
-    )
-    val_set = TensorDataset(normalize(val_features, mean, std), scale_targets(val_targets, target_mean, target_std))
+    # Validation stands for patients yet to come: medians, means and deviations are those of the training part.
+    medians = train_inputs.nanmedian(dim=0).values
+    train_inputs = fill_missing(train_inputs, medians)
+    val_inputs = fill_missing(val_inputs, medians)
+    mean, std = train_inputs.mean(dim=0), train_inputs.std(dim=0)
+    train_inputs = normalize(train_inputs, mean, std)
+    val_inputs = normalize(val_inputs, mean, std)
+    center, scale = train_targets.mean(), train_targets.std()
+    train_targets = scale_targets(train_targets, center, scale)
+    val_targets = scale_targets(val_targets, center, scale)
 
-    train_loader, val_loader = build_loaders(train_set, val_set, config)
+    train_loader, val_loader = build_loaders(train_inputs, train_targets, val_inputs, val_targets, config)
     model = build_model(config, columns=len(table.columns))
     optimizer = build_optimizer(model, config)
     run.watch(model, optimizer)
@@ -143,11 +140,11 @@ def main(config, run):
 
     def predict(patients):
         """Progression (rows,) for a table of patients; a column that it lacks counts as missing."""
-        features = to_tensor(patients.reindex(columns=table.columns))
-        inputs = normalize(fill_missing(features, medians), mean, std)
+        inputs = fill_missing(to_tensor(patients.reindex(columns=table.columns)), medians)
+        inputs = normalize(inputs, mean, std)
         model.eval()
         with torch.no_grad():
-            return unscale_outputs(model(inputs), target_mean, target_std)
+            return model(inputs) * scale + center
 
     return predict
 

@@ -1,0 +1,158 @@
+"""Generic tests over the whole catalogue: whoever adds a card, a detector or a workload writes none of these."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bugbench.catalogue import apply, load
+from bugbench.catalogue.__main__ import listing
+from bugbench.job import choose_workloads, reference_impact
+from bugbench.plugins import knobs_of
+from bugbench.runner import prepare
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = load()
+CARDS = {name: CATALOGUE.card(name) for name in CATALOGUE.cards}
+PAIRS = [(card.id, w.name) for card in CARDS.values() for w in CATALOGUE.applicable(card)]
+OTHER_PAIRS = [(b, w) for b in CARDS for w in CATALOGUE.workloads if (b, w) not in PAIRS]
+NAMED_BY_THE_USER = [
+    *("softmax_dim", "unshuffled_loader", "unshifted_lm_labels", "missing_normalization", "nan_inputs"),
+    *("bad_augmentation", "label_leakage"),
+]
+
+
+@pytest.mark.parametrize(("bug", "workload"), PAIRS)
+def test_card_changes_what_it_applies_to(bug: str, workload: str) -> None:
+    case = prepare(CARDS[bug], CATALOGUE.workloads[workload], seed=3)
+    changed = case.run.source != case.twin.source or case.config_changes
+    assert bool(changed) == (bug != "none")
+    if case.run.source != case.twin.source:
+        ast.parse(case.run.source)
+        assert case.lines, "an edited program has lines to blame"
+        assert max(case.lines) <= len(case.run.source.splitlines())
+        assert f"{workload}.py" in case.diff
+
+
+@pytest.mark.parametrize(("bug", "workload"), [p for p in PAIRS if CARDS[p[0]].variants])
+def test_edited_program_betrays_nothing(bug: str, workload: str) -> None:
+    """Nothing in the text tells that something was injected: no name of a bug, no new comment."""
+    source = CATALOGUE.workloads[workload].source
+    edited = apply(CARDS[bug], CATALOGUE.workloads[workload])[0].source
+    added = [line for line in edited.splitlines() if line not in source.splitlines()]
+    assert not [line for line in added if "#" in line]
+    assert not [name for name in CARDS if len(name) > 4 and re.search(rf"\b{name}\b", edited)]
+
+
+@pytest.mark.parametrize(("bug", "workload"), [p for p in PAIRS if CARDS[p[0]].variants])
+def test_edited_program_is_formatted(bug: str, workload: str) -> None:
+    """A person's editor would have formatted it; an odd blank line would tell."""
+    edited = apply(CARDS[bug], CATALOGUE.workloads[workload])[0].source
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--stdin-filename", "program.py", "-"]
+    done = subprocess.run(command, input=edited, text=True, capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("bug", "workload"), OTHER_PAIRS)
+def test_pair_that_does_not_apply_has_a_reason(bug: str, workload: str) -> None:
+    reason = CATALOGUE.why_not(CARDS[bug], CATALOGUE.workloads[workload])
+    assert reason
+    assert bug in reason
+    assert workload in reason
+
+
+@pytest.mark.parametrize("bug", CARDS)
+def test_card_is_complete(bug: str) -> None:
+    card = CARDS[bug]
+    assert len(card.about.split()) >= 12, "the card is the documentation: why, what is seen, how to fix"
+    assert card.sources
+    assert card.fault not in card.accepts
+    text = (ROOT / "bugs" / f"{bug}.yaml").read_text()
+    assert len(text.splitlines()) <= 45
+    assert any(bug == b for b, _ in PAIRS), "applies nowhere"
+    if card.control and bug != "none":
+        assert card.fools, "a control says which detector or rule it is known to fool"
+
+
+@pytest.mark.parametrize("bug", [b for b, c in CARDS.items() if c.knobs])
+def test_knob_reaches_the_program(bug: str) -> None:
+    """Another value of a knob makes another program or config."""
+    card = CARDS[bug]
+    for name, value in card.knobs.items():
+        other = {**CATALOGUE.cards[bug], name: value * 3 + 1 if isinstance(value, (int, float)) else f"{value}x"}
+        workload = CATALOGUE.applicable(card)[0]
+        changed = CATALOGUE.card(bug, other)
+        assert (changed.variants, changed.config) != (card.variants, card.config)
+        assert CATALOGUE.why_not(changed, workload) is None
+
+
+def test_seven_named_bugs_and_enough_controls_are_there() -> None:
+    assert set(NAMED_BY_THE_USER) <= set(CARDS)
+    assert sum(card.control for card in CARDS.values()) >= 7
+
+
+@pytest.mark.parametrize("name", CATALOGUE.detectors)
+def test_detector_is_documented_and_small(name: str) -> None:
+    detector = CATALOGUE.detectors[name]
+    path = CATALOGUE.detector_files[name]
+    assert len(inspect.getdoc(detector) or "") >= 40
+    assert len(path.read_text().splitlines()) <= 120
+    json.dumps(knobs_of(detector))  # knobs are plain values, so that a command line can set them
+
+
+@pytest.mark.parametrize("name", CATALOGUE.workloads)
+def test_workload_is_complete(name: str) -> None:
+    workload = CATALOGUE.workloads[name]
+    names = {
+        node.name for node in ast.walk(ast.parse(workload.source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
+    for role, places in workload.settings["roles"].items():
+        for place in [places] if isinstance(places, str) else places:
+            assert set(place.split(".")) <= names, f"role {role} names {place}"
+    for key in workload.config:
+        assert f"config.{key}" in workload.source, f"nothing reads the setting {key}"
+    for key in re.findall(r"config\.(\w+)", workload.source):
+        assert key in {*workload.config, "seed", "data_dir"}, f"the program reads config.{key}"
+
+
+def test_impact_table_is_fresh_and_complete() -> None:
+    """results/impact.csv was measured on the programs as they are now, with enough seeds to be significant."""
+    impact = reference_impact(ROOT / "results")
+    assert impact is not None
+    rows = {(row.bug, row.workload): row for row in impact.itertuples()}
+    for bug, workload in PAIRS:
+        assert (bug, workload) in rows, f"run `python -m bugbench bug={bug} workload={workload} seeds=5`"
+        row = rows[bug, workload]
+        case = prepare(CARDS[bug], CATALOGUE.workloads[workload], seed=0)
+        assert row.key == case.program_key, f"{bug} on {workload} has changed since it was measured"
+        assert row.seeds >= 5
+        assert not row.provisional
+
+
+def test_controls_are_harmless_and_the_seven_bite() -> None:
+    impact = reference_impact(ROOT / "results")
+    assert impact is not None
+    controls = impact[impact["bug"].isin([c.id for c in CARDS.values() if c.control])]
+    assert controls.loc[controls["state"] != "latent", ["bug", "workload", "state"]].values.tolist() == []
+    for bug in NAMED_BY_THE_USER:
+        assert (impact.loc[impact["bug"] == bug, "state"] != "latent").any(), bug
+
+
+def test_auto_takes_the_workload_on_which_the_bug_bites_hardest() -> None:
+    impact = reference_impact(ROOT / "results")
+    assert impact is not None
+    (chosen,) = choose_workloads(CARDS["softmax_dim"], "auto", CATALOGUE, impact)
+    effects = impact[impact["bug"] == "softmax_dim"].set_index("workload")["effect_share"]
+    assert chosen.name == effects.idxmax()
+
+
+def test_listing_has_what_tools_need() -> None:
+    data = listing(CATALOGUE)
+    assert set(data) == {"bugs", "faults", "workloads", "detectors", "cases"}
+    assert {"id", "fault", "family", "control"} <= set(data["bugs"][0])
+    assert {"bug": "softmax_dim", "workload": "digits_cnn"} in data["cases"]
+    assert json.loads(json.dumps(data)) == data

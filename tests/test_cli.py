@@ -1,0 +1,195 @@
+"""End to end through the command line, in a working directory of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FAST = "cancer_mlp"  # the workload that trains in about a second
+LEADERBOARD = [
+    *("detector", "access", "diagnosis_j", "detection_j", "false_alarm_rate"),
+    *("exact_rate", "family_rate", "top3_rate"),
+]
+
+
+def bugbench(*arguments: str, module: str = "bugbench", cwd: Path, code: int = 0) -> str:
+    """Run a command of the project in ``cwd``; return what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, check=False, timeout=500)
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which two cards ran on the fast workload."""
+    folder = tmp_path_factory.mktemp("home")
+    output = bugbench("-m", "bug=none,nan_inputs", f"workload={FAST}", "plot=false", cwd=folder)
+    assert "Leaderboard" in output
+    return folder
+
+
+def verdicts(home: Path, bug: str, seed: int = 0, workload: str = FAST) -> pd.DataFrame:
+    path = home / "results" / "runs" / "cases" / workload / bug / f"seed-{seed}" / "verdicts.parquet"
+    return pd.read_parquet(path).set_index("detector")
+
+
+def test_one_bug_shows_diff_twin_and_verdicts(home: Path) -> None:
+    output = bugbench("bug=nan_inputs", f"workload={FAST}", cwd=home)
+    assert "fault: nan_inputs" in output
+    assert re.search(r"^-.*fill", output, re.MULTILINE), "the diff shows what was taken away"
+    assert "healthy twin" in output
+    assert "hidden test accuracy" in output
+    assert re.search(r"finite_checks.*nan_inputs.*right", output)
+    curves = home / "results" / "runs" / "cases" / FAST / "nan_inputs" / "seed-0" / "curves.png"
+    assert curves.read_bytes().startswith(b"\x89PNG")
+    assert not (home / "outputs").exists(), "Hydra leaves nothing outside results/"
+
+
+def test_sweep_writes_verdicts_and_tables(home: Path) -> None:
+    board = pd.read_csv(home / "results" / "leaderboard.csv")
+    assert list(board.columns[: len(LEADERBOARD)]) == LEADERBOARD
+    scores = board.set_index("detector")["diagnosis_j"]
+    assert scores["oracle"] == 1
+    assert scores["always_faulty"] <= 0
+    assert scores["always_healthy"] <= 0
+    assert scores["finite_checks"] == 1
+    assert (home / "results" / "leaderboard.md").read_text().startswith("# Leaderboard")
+    rows = verdicts(home, "nan_inputs")
+    assert (rows["status"] == "ok").all(), rows[["status", "reason"]]
+    assert rows.loc["finite_checks", "exact"]
+    assert rows.loc["oracle", "line_right"]
+    healthy = verdicts(home, "none")
+    assert list(healthy.index[healthy["alarm"]].difference(["prior"])) == ["always_faulty"]
+
+
+def test_impact_of_a_sweep_is_measured_and_merged(home: Path) -> None:
+    impact = pd.read_csv(home / "results" / "impact.csv").set_index(["bug", "workload"])
+    assert (
+        "degraded" in impact.loc[("nan_inputs", FAST), "state"]
+        or "crashed" in impact.loc[("nan_inputs", FAST), "state"]
+    )
+    assert impact.loc[("none", FAST), "effect"] == 0
+
+
+def test_second_run_trains_nothing_again(home: Path) -> None:
+    traces = sorted((home / "results" / "runs" / "traces").glob("*/outcome.json"))
+    before = {path: path.stat().st_mtime_ns for path in traces}
+    bugbench("bug=nan_inputs", f"workload={FAST}", "plot=false", cwd=home)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_judge_again_gives_the_same_verdicts_without_training(home: Path) -> None:
+    before = verdicts(home, "nan_inputs")[["alarm", "exact", "suspects", "alarm_step"]]
+    bugbench("--again", module="bugbench.judge", cwd=home)
+    after = verdicts(home, "nan_inputs")[["alarm", "exact", "suspects", "alarm_step"]]
+    pd.testing.assert_frame_equal(before.sort_index(), after.sort_index())
+
+
+def test_report_rebuilds_the_same_leaderboard(home: Path) -> None:
+    path = home / "results" / "leaderboard.csv"
+    bugbench(module="bugbench.report", cwd=home)
+    before = path.read_text()
+    path.unlink()
+    bugbench(module="bugbench.report", cwd=home)
+    assert path.read_text() == before
+
+
+def test_knobs_reach_card_and_detector(home: Path) -> None:
+    output = bugbench(
+        "bug=lr_too_high", "bug.factor=500", f"workload={FAST}", "detector=[finite_checks,always_faulty]",
+        "detector.always_faulty.fault=lr_too_high", "plot=false", cwd=home,
+    )  # fmt: skip
+    rows = verdicts(home, "lr_too_high(factor=500)")
+    assert set(rows.index) == {"finite_checks", "always_faulty"}
+    assert rows.loc["always_faulty", "exact"]
+    assert "config lr" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["bug=sofmax_dim"], "unknown bug 'sofmax_dim': did you mean softmax_dim"),
+        (["bug=none", "workload=digit_cnn"], "did you mean digits_cnn"),
+        (["bug=none", "detector=[finite_check]"], "did you mean finite_checks"),
+        (["suite=quik"], "did you mean quick"),
+        (["bug=softmax_dim", "bug.dimm=1"], "did you mean dim"),
+        (["sedes=3"], "did you mean seeds"),
+        (["bug=none", "workload=cancer_mlp", "workload.config.larning_rate=1"], "unknown setting 'larning_rate'"),
+        (["detector.finite_checks.pacience=3"], "unknown knob 'pacience'"),
+        (["-m", "bug=none,sofmax_dim"], "did you mean softmax_dim"),
+        (["search_path=[/no/such/folder]"], "there is no folder /no/such/folder"),
+    ],
+)
+def test_wrong_name_gets_the_nearest_right_one(arguments: Sequence[str], expected: str, tmp_path: Path) -> None:
+    output = bugbench(*arguments, cwd=tmp_path, code=1)
+    assert expected in output
+    assert len(output.strip().splitlines()) <= 3
+
+
+def test_pair_that_does_not_apply_says_why(tmp_path: Path) -> None:
+    output = bugbench("bug=unshifted_lm_labels", "workload=digits_cnn", cwd=tmp_path, code=2)
+    assert "unshifted_lm_labels does not apply to digits_cnn" in output
+
+
+def test_malformed_card_names_file_field_and_reason(tmp_path: Path) -> None:
+    bugs = tmp_path / "mine" / "bugs"
+    bugs.mkdir(parents=True)
+    (bugs / "typo.yaml").write_text("titel: A typo\nfault: softmax_dim\nedits: []\nsources: [own]\nabout: text\n")
+    output = bugbench("bug=typo", "search_path=[mine]", cwd=tmp_path, code=1)
+    assert "typo.yaml" in output
+    assert "'title'" in output
+    assert "titel" in output
+
+
+def test_catalogue_as_json(tmp_path: Path) -> None:
+    data = json.loads(bugbench("--format", "json", module="bugbench.catalogue", cwd=tmp_path))
+    assert {"bug": "softmax_dim", "workload": "digits_cnn"} in data["cases"]
+    assert {d["id"] for d in data["detectors"]} >= {"oracle", "finite_checks", "loss_recomputation"}
+
+
+def test_catalogue_as_tables(tmp_path: Path) -> None:
+    output = bugbench(module="bugbench.catalogue", cwd=tmp_path)
+    assert "softmax_dim" in output
+    assert "digits_cnn" in output
+
+
+def example_files() -> dict[str, str]:
+    """Return the files that CONTRIBUTING.md tells a newcomer to write."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    return dict(re.findall(r"\*\*`(mine/[\w/.]+)`\*\*\n\n```\w+\n(.*?)```", text, re.DOTALL))
+
+
+def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -> None:
+    files = example_files()
+    assert len(files) == 5
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    output = bugbench("bug=linear_net", "workload=iris_mlp", "search_path=[mine]", "plot=false", cwd=tmp_path)
+    assert "+    return nn.Sequential(nn.Linear(4, config.width), nn.Identity()" in output
+    rows = verdicts(tmp_path, "linear_net", workload="iris_mlp")
+    assert rows.loc["flat_loss", "status"] == "ok"
+    assert not rows.loc["flat_loss", "alarm"]
+    assert rows.loc["oracle", "exact"]
+    project_card = bugbench(
+        "bug=lr_too_low", "bug.factor=1e-9", "workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert re.search(r"flat_loss.*lr_too_low.*right", project_card)
+    assert "linear_net" in bugbench("--search-path", "mine", module="bugbench.catalogue", cwd=tmp_path)
+
+
+def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
+    assert "run `python -m bugbench` first" in bugbench(module="bugbench.report", cwd=tmp_path, code=1)
