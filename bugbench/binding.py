@@ -33,7 +33,7 @@ class Bound:
     many: bool = False  # bound by $$$
     body: bool = False  # statements, not arguments
     loose: bool = False  # an operator expression
-    spread: bool = False  # arguments that stand one to a line
+    spread: bool = False  # arguments that stand one to a line, or one that takes several lines
     parts: tuple[str, ...] = ()  # the single arguments
     tail: str = ""  # comment behind the last argument
 
@@ -46,7 +46,9 @@ def bind(node: SgNode, names: Mapping[str, bool], source: str) -> dict[str, Boun
         if many:
             bound[name] = _bound_many(node.get_multiple_matches(name), source)
         elif single is not None:
-            bound[name] = Bound(single.text(), indent_at(source, span(single)[0]), loose=single.kind() in LOOSE)
+            text, indent = single.text(), indent_at(source, span(single)[0])
+            spread = "\n" in text and text[-1] in ")]}"
+            bound[name] = Bound(text, indent, loose=single.kind() in LOOSE, spread=spread)
     return bound
 
 
@@ -70,10 +72,16 @@ def _bound_many(nodes: Sequence[SgNode], source: str) -> Bound:
         source[start:end],
         indent_at(source, start),
         many=True,
-        spread=re.search(r",\s*(#[^\n]*\s*)*[)\]}]$", owner.text()) is not None and "\n" in owner.text(),
+        spread=re.match(r".[ \t]*(#[^\n]*)?\n", owner.text()) is not None
+        and (_ends_in_comma(owner) or any("\n" in part.text() for part in parts)),
         parts=tuple(part.text() for part in parts),
         tail=f"  {remark[1]}" if remark else "",
     )
+
+
+def _ends_in_comma(bracket: SgNode) -> bool:
+    elements = [child for child in bracket.children() if child.kind() != "comment"]
+    return len(elements) > 2 and elements[-2].kind() == ","
 
 
 def _statements(nodes: Sequence[SgNode], source: str) -> Bound:

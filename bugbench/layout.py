@@ -24,7 +24,7 @@ def fill(template: str, bound: Mapping[str, Bound], indent: int, bracketed: froz
         elif value.body:  # `for $X in $Y: $$$BODY` may be written on one line; the program's body has its own
             template = re.sub(rf"(?m)^( *)(.*:) *(\$\$\${name})$", r"\1\2\n\1    \3", template)
         elif value.spread:
-            template = _spread_around(template, f"$$${name}")
+            template = _spread_around(template, name, value.many)
     lines = []
     for number, line in enumerate(shift(template.rstrip(), indent).split("\n")):
         margin = indent if number == 0 else len(line) - len(line.lstrip())
@@ -64,12 +64,16 @@ def shift(text: str, by: int) -> str:
     return "\n".join(lines)
 
 
-def _spread_around(template: str, word: str) -> str:
-    """The list that holds `word` with one element to a line, as the program has it at that place."""
+def _spread_around(template: str, name: str, many: bool) -> str:
+    """The template with the lists around a metavariable broken, as what it stands for takes several lines."""
+    word = ("µµµ" if many else "µ") + name
     for node in SgRoot(template.replace("$", "µ"), "python").root().find_all(kind="identifier"):
-        owner = node.parent()
-        if node.text() == word.replace("$", "µ") and owner and owner.kind() in BRACKETS and "\n" not in owner.text():
-            return _spread(template, owner, indent_at(template, span(owner)[0]))
+        brackets = [outer for outer in node.ancestors() if outer.kind() in BRACKETS and node.text() == word]
+        for place, bracket in reversed(list(enumerate(brackets))):
+            start = span(bracket)[0]
+            if template[start + 1] != "\n":
+                join = ", " if len(bracket.named_children()) == 1 and (place or not many) else None
+                return _spread_around(_spread(template, bracket, indent_at(template, start), join), name, many)
     return template
 
 

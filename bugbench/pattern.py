@@ -81,7 +81,7 @@ class Pattern:
             first = statement_of(node)
             if span(first) != span(node):
                 continue
-            bound, last = bind(node, self.names, source), first
+            bound, last = bind(node, metavariables(self._steps[0][0]), source), first
             for number, step in enumerate(self._steps[1:], start=1):
                 if isinstance(step, str):
                     continue
@@ -103,7 +103,7 @@ class Pattern:
             if not statement.is_named() or statement.kind() == "comment":
                 continue
             for node in _find(step, statement):
-                new = bind(node, self.names, source)
+                new = bind(node, metavariables(step[0]), source)
                 same = all(_squeeze(bound[name].text) == _squeeze(new[name].text) for name in bound.keys() & new.keys())
                 if span(node) == span(statement) and same:
                     bound.update(new)

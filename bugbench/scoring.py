@@ -119,7 +119,7 @@ def verdict(
     """Hold a diagnosis against the truth; return the row of one case and detector.
 
     The order of the suspects ranks them; the confidence decides nothing. On a control, silence is right in every
-    respect. ``line_right`` is None unless a suspect names a line and there is one to blame. ``delay``, from onset to
+    respect. ``line_right`` is None unless one of the first three suspects names a line and there is one to blame. ``delay``, from onset to
     alarm, is NaN on controls, without an onset or an alarm, and where the alarm came before the onset: until then
     the run was its healthy twin's, so whatever was seen in it is no evidence of the fault.
 
@@ -152,7 +152,7 @@ def verdict(
     exact, top3 = (any(right[:1]), any(right[:3])) if not truth.control else (not alarm, not alarm)
     family_right = exact or (alarm and not truth.control and families.get(faults[0], faults[0]) == truth.family)
 
-    named = {suspect["line"] for suspect in checked} - {None}
+    named = {suspect["line"] for suspect in checked[:3]} - {None}
     onset = math.nan if truth.onset is None else float(truth.onset)
     step = int(alarm_step) if alarm and alarm_step is not None else None
     delay = math.nan if step is None or truth.control else step - onset

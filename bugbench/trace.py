@@ -213,9 +213,10 @@ def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _read_batches(path: Path) -> list[Batch]:
     arrays, metadata = _read_arrays(path)
     split, step = _split_and_step(path)
+    about = json.loads(metadata["batch"])
     batches: dict[str, dict[str, Any]] = {}
     for key, value in arrays.items():
         number, name = key.split("/", 1)
         batches.setdefault(number, {})[name] = float(value) if name == "loss" else value
-    common: dict[str, Any] = {"split": split, "step": step, "epoch": int(metadata["epoch"]), "mode": metadata["mode"]}
+    common: dict[str, Any] = {"split": split, "step": step, "epoch": about["epoch"], "mode": about["mode"]}
     return [Batch(**common, **batches[number]) for number in sorted(batches)]

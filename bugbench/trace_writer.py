@@ -120,5 +120,6 @@ def _write_batches(path: Path, batches: Iterable[Mapping[str, Any]]) -> None:
         for name, value in batch.items():
             if name not in ("mode", "epoch"):
                 arrays[f"{i:04d}/{name}"] = _array(value)
-        metadata = {"mode": batch["mode"], "epoch": str(batch["epoch"])}
+        # one entry: safetensors writes several in an order that changes from run to run
+        metadata = {"batch": json.dumps({"mode": batch["mode"], "epoch": batch["epoch"]})}
     save_file(arrays, path, metadata=metadata)

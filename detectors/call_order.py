@@ -91,10 +91,11 @@ class CallOrder(Detector):
         zeros = gradients.groupby("layer")["zero_share"]
         return False if (zeros.diff() > 0).any() else None
 
-
     def _parallel(self, seen: np.ndarray, expected: np.ndarray) -> bool:
         scale = seen @ expected / max(expected @ expected, 1e-30)  # loss scaling and clipping change the scale
-        return 0 < np.linalg.norm(seen) and np.linalg.norm(seen - scale * expected) <= self.tolerance * np.linalg.norm(seen)
+        return 0 < np.linalg.norm(seen) and np.linalg.norm(seen - scale * expected) <= self.tolerance * np.linalg.norm(
+            seen
+        )
 
 
 def _statistics(values: np.ndarray) -> np.ndarray:

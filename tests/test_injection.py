@@ -355,6 +355,16 @@ def test_every_run_of_statements_is_edited_and_comments_between_do_not_matter():
     )
 
 
+def test_statements_of_a_run_have_their_own_arguments():
+    source = "t = read(a, b)\n# remark\nx = t.drop([c, d])\n"
+    find = "$T = read($$$FILE)\n$X = $T.drop([$$$MORE, d])"
+    assert change(source, find, "replace", "$T = read($$$FILE)\n$X = $T.drop([$$$MORE])") == (
+        "t = read(a, b)\nx = t.drop([c])\n"
+    )
+    with pytest.raises(NoMatch):
+        change(source.replace("t.drop", "u.drop"), find, "delete")
+
+
 def test_edits_work_on_the_result_of_the_one_before():
     first = {"find": "f($X)", "replace": "g($X)"}
     second = {"find": "g($X)", "replace": "h($X, $X)"}
@@ -551,11 +561,26 @@ def test_an_else_keeps_its_place_under_the_new_header():
     )
 
 
-def test_arguments_of_several_lines_move_with_the_line():
+def test_arguments_of_several_lines_have_lines_of_their_own():
     source = "if x:\n    y = f(\n        g(\n            1,\n            2,\n        ),\n        b,\n    )\n"
     assert change(source, "f($A, $B)", "replace", "h($B, $A)") == (
-        "if x:\n    y = h(b, g(\n        1,\n        2,\n    ))\n"
+        "if x:\n    y = h(\n        b,\n        g(\n            1,\n            2,\n        ),\n    )\n"
     )
+    assert change(source, "f($A, $B)", "replace", "$A") == "if x:\n    y = g(\n        1,\n        2,\n    )\n"
+    result = change(source, "f($A, $B)", "replace", "h(k($A))")
+    assert result == (
+        "if x:\n    y = h(\n        k(\n            g(\n                1,\n                2,\n            )\n"
+        "        )\n    )\n"
+    )
+    assert is_formatted(result)
+
+
+def test_a_list_within_a_call_is_broken_with_the_call():
+    source = "y = compose(\n    [\n        rotate(\n            degrees=10,\n            fill=0,\n        )\n    ]\n)\n"
+    assert is_formatted(source)
+    result = change(source, "compose([$$$A])", "replace", "compose([flip(), $$$A])")
+    assert removed_and_added(source, result) == ["+        flip(),", "-        )", "+        ),"]
+    assert is_formatted(result)
 
 
 @pytest.mark.parametrize(

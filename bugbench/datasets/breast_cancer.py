@@ -24,7 +24,7 @@ LABEL = "malignant"
 INCOMPLETE = ["mean_texture", "mean_concavity", "mean_symmetry", "area_error", "compactness_error"]
 MISSING_SHARE = 0.03
 HIDDEN_SHARE = 0.35
-SPLIT_SEED = 8  # logistic regression finds the two parts equally hard: 0.949 cross-validated, 0.945 hidden
+SPLIT_SEED = 8  # logistic regression finds both parts about equally hard: 0.95 cross-validated, 0.96 hidden
 SAMPLE_SIZE = 64
 
 
@@ -39,13 +39,13 @@ def training_sample() -> tuple[pd.DataFrame, np.ndarray]:
     training, _ = _partition()
     rows = np.linspace(0, len(training) - 1, SAMPLE_SIZE).astype(int)
     sample = training.iloc[rows].reset_index(drop=True)
-    return sample.drop(columns=LABEL), sample[LABEL].to_numpy()
+    return sample.drop(columns=LABEL), sample[LABEL].to_numpy(copy=True)
 
 
 def hidden_test() -> tuple[pd.DataFrame, np.ndarray]:
     """Return the 200 rows that no program sees in training, ``therapy_weeks`` empty, and their labels (200,)."""
     _, hidden = _partition()
-    return hidden.drop(columns=LABEL).assign(therapy_weeks=np.nan), hidden[LABEL].to_numpy()
+    return hidden.drop(columns=LABEL).assign(therapy_weeks=np.nan), hidden[LABEL].to_numpy(copy=True)
 
 
 def oracle_metric(outputs: np.ndarray, targets: np.ndarray) -> float:

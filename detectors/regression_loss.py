@@ -1,0 +1,114 @@
+"""Between what was the distance taken? Recompute the recorded loss of continuous or binary targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from bugbench.detector import HEALTHY, Detector, Diagnosis, Trace, suspect
+from bugbench.trace import Batch
+from scipy.special import expit, xlogy
+
+DISTANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "squared error": np.square,
+    "absolute error": np.abs,
+    "Huber loss": lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5),
+}
+
+
+@dataclass
+class RegressionLoss(Detector):
+    """Between what was the distance taken? Recompute the recorded loss of continuous or binary targets.
+
+    Arithmetic on the recorded batches, in float64, for targets with one number for each output. A fault is named only
+    if its formula gives the recorded loss of all batches, up to a constant factor, and the right one does not. Right:
+    the mean or sum of squared, absolute or Huber errors, the root of the mean square, and for targets 0 and 1 binary
+    cross-entropy of logits or of probabilities. Wrong: the same error over all pairs of a batch, which broadcasting
+    makes of (B, 1) against (B,) (PyTorch warns of it in MSELoss), ``label_broadcast``; between outputs and inputs,
+    ``wrong_target``; binary cross-entropy that takes sigmoids for logits, ``activation_on_logits``; a distance to class
+    indices, ``mse_for_classes``; loss or gradient with the sign turned, ``flipped_sign``.
+    """
+
+    access = {"data"}
+    tolerance: float = 1e-4  # relative; float32 losses agree with float64 ones to 1e-6
+    agreement: float = 0.99  # share of gradients that must have the wrong sign; the rest is left to ties
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        batches = [
+            b for b in trace.batches() if np.isfinite(b.loss) and b.outputs.size and np.isfinite(b.outputs).all()
+        ]
+        if len(batches) < 2 or any(b.outputs.size != b.targets.size for b in batches):
+            return HEALTHY
+        losses = np.array([b.loss for b in batches])
+        binary = all(np.isin(b.targets, (0, 1)).all() for b in batches)
+        tables = [_formulas(b, binary) for b in batches]
+        for words in tables[0]:
+            fault, _, formula = words.rpartition(": ")
+            values = np.array([table[words] for table in tables])
+            if not (factor := self._factor(values, losses, np.array([b.outputs.size for b in batches]))):
+                continue
+            if fault:
+                return suspect(fault, f"{formula} gives the loss of {len(batches)} batches, the right formula does not")
+            return self._after(formula, factor, batches, binary, trace.meta.get("task"))
+        return HEALTHY
+
+    def _factor(self, values: np.ndarray, losses: np.ndarray, counts: np.ndarray) -> float:
+        """Return the constant that makes the means, their sums or their roots the losses, or 0."""
+        for form in (values, values * counts, np.sqrt(np.abs(values))):
+            largest = np.abs(form).argmax()
+            factor = losses[largest] / form[largest] if form[largest] else 0.0
+            # a factor other than 1 must be borne out by losses that differ
+            differ = len(form) > 2 and np.ptp(form) > 0.01 * np.abs(form).max()
+            if (differ or abs(abs(factor) - 1) < self.tolerance) and np.allclose(
+                losses, factor * form, rtol=self.tolerance, atol=1e-7 * abs(factor)
+            ):
+                return float(factor)
+        return 0.0
+
+    def _after(self, formula: str, factor: float, batches: list[Batch], binary: bool, task: str | None) -> Diagnosis:
+        """Judge what the right formula leaves open: the sign, and what the numbers mean."""
+        ascents = [share for b in batches if (share := _ascent(b, binary)) is not None]
+        if factor < 0 or (len(ascents) > 1 and min(ascents) >= self.agreement):
+            return suspect("flipped_sign", f"the loss is {factor:.3g} times the {formula}, and its gradient ascends")
+        outputs = np.concatenate([b.outputs.ravel() for b in batches])
+        if formula == "binary cross-entropy of logits" and outputs.min() >= 0 and outputs.max() <= 1 and outputs.any():
+            evidence = f"the logits lie in [{outputs.min():.2g}, {outputs.max():.2g}], as a sigmoid's outputs do"
+            return suspect("activation_on_logits", evidence)
+        classes = task == "classification" and all(np.equal(np.round(b.targets), b.targets).all() for b in batches)
+        if classes and formula in DISTANCES:
+            return suspect("mse_for_classes", f"the loss is the {formula} between outputs and class indices")
+        return HEALTHY
+
+
+def _formulas(batch: Batch, binary: bool) -> dict[str, float]:
+    """Return the mean of each formula over the batch, by "fault: words" or, where right, by its words."""
+    outputs, others = (
+        batch.outputs.astype(np.float64),
+        {"label_broadcast: ": batch.targets, "wrong_target: ": batch.inputs},
+    )
+    z, t = outputs.ravel(), batch.targets.astype(np.float64).ravel()
+    means: dict[str, float] = {}
+    if binary:
+        means["binary cross-entropy of logits"] = float((np.logaddexp(0, z) - z * t).mean())
+        means["binary cross-entropy of probabilities"] = -float((xlogy(t, z) + xlogy(1 - t, 1 - z)).mean())
+        squashed = expit(z)
+        means["activation_on_logits: that of sigmoid(outputs)"] = float(
+            (np.logaddexp(0, squashed) - squashed * t).mean()
+        )
+    for words, distance in DISTANCES.items():
+        means[words] = float(distance(z - t).mean())
+    for fault, other in others.items():
+        for words, distance in DISTANCES.items():
+            try:
+                means[fault + words] = float(distance(outputs - other).mean())
+            except ValueError:  # the shapes do not go together
+                means[fault + words] = np.nan
+    return means
+
+
+def _ascent(batch: Batch, binary: bool) -> float | None:
+    """Return the share of outputs that the gradient drives away from their targets."""
+    if batch.output_gradients is None or batch.output_gradients.size != batch.targets.size:
+        return None
+    middle = 0.5 if binary else batch.outputs.ravel()
+    away = batch.output_gradients.ravel() * (middle - batch.targets.ravel())
+    return float((away[away != 0] < 0).mean()) if away.any() else None
