@@ -1,5 +1,6 @@
 """A bug card: one way to break a program, read from YAML and checked field by field."""
 
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ FIELDS = {
     "about": str,
     "fools": list,
 }
-RELATIVE = re.compile(r"^\s*([*/+-])\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*$")
+RELATIVE = re.compile(r"\s*([*/+-])\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+KNOB = re.compile(r"\$\{bug\.(\w+)\}")
+OPERATORS = {"*": operator.mul, "/": operator.truediv, "+": operator.add, "-": operator.sub}
 
 
 class CardError(ValueError):
@@ -95,6 +98,9 @@ def make_card(id: str, fields: Mapping[str, Any], faults: Mapping[str, Any], whe
     where = where or f"card {id}"
     fields = dict(fields)
     changed = fields.pop("changed", {})
+    for name in fields:
+        if not isinstance(name, str):
+            raise CardError(f"{where}: the field's name {name!r} is no text: put it in quotes")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", id):
         raise CardError(f"{where}: the file's name is the bug's id and must be snake_case, not {id!r}")
     for name in ("title", "fault", "about", "sources"):
@@ -106,10 +112,14 @@ def make_card(id: str, fields: Mapping[str, Any], faults: Mapping[str, Any], whe
         if name in fields and not isinstance(fields[name], kind):
             raise CardError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(fields[name]).__name__}")
     knobs = {name: value for name, value in fields.items() if name not in FIELDS}
+    used = {name: KNOB.findall(str(value)) for name, value in fields.items()}
+    for name, knob in ((name, knob) for name, found in used.items() for knob in found):
+        if knob not in knobs:
+            raise CardError(f"{where}: field {name!r}: {unknown('knob', knob, knobs)}")
     for name, value in knobs.items():
         if not isinstance(value, (str, int, float, bool)):
             raise CardError(f"{where}: {unknown('field', name, FIELDS)} (a knob would be a number, text or boolean)")
-        if f"${{bug.{name}}}" not in str(fields):
+        if not any(name in found for found in used.values()):
             raise CardError(f"{where}: nothing uses the knob ${{bug.{name}}}; {unknown('field', name, FIELDS)}")
     if fields["fault"] != "none" and fields["fault"] not in faults:
         raise CardError(f"{where}: field 'fault': {unknown('fault', fields['fault'], [*faults, 'none'])}")
@@ -166,7 +176,7 @@ class SettingError(LookupError):
 def change_config(config: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return ``config`` with ``changes`` applied; "* 100", "/ 10", "+ 1", "- 1" are relative to the value there.
 
-    An integer stays one (rounded, at least 1 after a division).
+    An integer stays one: it is rounded, and a positive one stays at least 1 under a positive factor.
 
     Raises:
         SettingError: naming the setting and the nearest ones the workload has.
@@ -175,16 +185,18 @@ def change_config(config: Mapping[str, Any], changes: Mapping[str, Any], where: 
     for name, change in changes.items():
         if name not in config:
             raise SettingError(unknown("setting", name, config, where))
-        match = RELATIVE.match(change) if isinstance(change, str) else None
+        match = RELATIVE.fullmatch(change) if isinstance(change, str) else None
         if match is None:
             result[name] = change
             continue
         value, amount = config[name], float(match.group(2))
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise SettingError(f"{where}: setting {name!r} is {value!r}: {change!r} needs a number")
-        operators = {"*": value * amount, "/": value / amount, "+": value + amount, "-": value - amount}
-        changed = operators[match.group(1)]
+        if match.group(1) == "/" and amount == 0:
+            raise SettingError(f"{where}: setting {name!r} cannot be divided by 0")
+        changed = OPERATORS[match.group(1)](value, amount)
         if isinstance(value, int):
-            changed = max(round(changed), 1) if match.group(1) in "*/" and value > 0 else round(changed)
+            scaled = match.group(1) in "*/" and value > 0 and amount > 0
+            changed = max(round(changed), 1) if scaled else round(changed)
         result[name] = changed
     return result

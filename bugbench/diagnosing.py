@@ -3,7 +3,7 @@
 A request names a trace folder, a detector's file and its knobs: nothing of the case.
 """
 
-import math
+import operator
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,15 +55,19 @@ def as_mappings(diagnosis: Any) -> list[dict[str, Any]]:
             raise InvalidDiagnosis(f"a suspect is a {type(suspect).__name__}, not a Suspect")
         if not isinstance(suspect.fault, str):
             raise InvalidDiagnosis(f"a suspect's fault is {suspect.fault!r}, not a fault's id")
-        confidence = float(suspect.confidence)
-        if not math.isfinite(confidence) or not 0 <= confidence <= 1:
+        try:
+            confidence = float(suspect.confidence)
+            line = None if suspect.line is None else operator.index(suspect.line)
+        except (TypeError, ValueError) as error:
+            raise InvalidDiagnosis(f"confidence or line of {suspect.fault} is no number: {error}") from error
+        if not 0 <= confidence <= 1:  # NaN is not either
             raise InvalidDiagnosis(f"the confidence in {suspect.fault} is {confidence}: allowed is 0 to 1")
         mappings.append(
             {
                 "fault": suspect.fault,
                 "confidence": confidence,
                 "evidence": str(suspect.evidence)[:MAX_TEXT],
-                "line": None if suspect.line is None else int(suspect.line),
+                "line": line,
                 "layer": None if suspect.layer is None else str(suspect.layer),
             }
         )

@@ -70,7 +70,8 @@ class Bench:
     def judge(self, exhibit: Exhibit, judge: Judge, again: bool = False) -> dict[str, Any]:
         """Return ``status``, ``reason``, ``suspects``, ``seconds`` and ``alarm_step`` of one diagnosis.
 
-        A stored one is taken unless ``again``. Time-outs and deaths are not stored: the next attempt may do better.
+        A stored one is taken unless ``again``. What may go better at the next attempt is not stored: time-outs,
+        deaths of the process, and a missing tool.
         """
         name = f"{judge.name}-{judge.digest}"
         if "truth" in judge.access:
@@ -83,7 +84,7 @@ class Bench:
                 pass
         answer = self._ask(exhibit, judge, until=None)
         answer["alarm_step"] = self._alarm_step(exhibit, judge) if answer["suspects"] else None
-        if answer["status"] not in ("timed_out", "out_of_memory"):
+        if not answer.pop("transient", False) and answer["status"] not in ("out_of_memory", "not_installed"):
             atomic.write(path, json.dumps(answer, indent=1) + "\n")
         return answer
 
@@ -133,4 +134,4 @@ def prefixes(trace: Path, total: int) -> list[int]:
 
 
 def _no_answer(status: str, reason: str) -> dict[str, Any]:
-    return {"status": status, "reason": reason, "suspects": [], "seconds": 0.0}
+    return {"status": status, "reason": reason, "suspects": [], "seconds": 0.0, "transient": True}

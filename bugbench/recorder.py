@@ -215,7 +215,9 @@ class Recorder:
         classes = self._meta["classes"]
         if not classes or classes > MAX_HISTOGRAM or targets.is_floating_point() or targets.numel() == 0:
             return None
-        return torch.bincount(targets.detach().reshape(-1).clamp(0, classes), minlength=classes + 1)
+        labels = targets.detach().reshape(-1).long()
+        # the last bin is for what is no class; -100, which cross entropy ignores, is not class 0
+        return torch.bincount(torch.where(labels < 0, classes, labels).clamp(max=classes), minlength=classes + 1)
 
 
 def program_traceback(error: BaseException, path: str | Path) -> str:
@@ -239,7 +241,7 @@ def read_config(path: Path) -> SimpleNamespace:
 
 def run(main: Callable[..., Any]) -> None:
     """Run a program by itself: config.yaml and data/ beside it, the trace in trace/ beside it."""
-    path = Path(sys.modules[main.__module__].__file__ or "").resolve()
+    path = Path(sys.modules[main.__module__].__file__ or "").absolute()  # as in tracebacks: links are not followed
     recorder = Recorder(path.parent / "trace")
     try:
         main(read_config(path.with_name("config.yaml")), recorder)

@@ -42,7 +42,14 @@ def load_program(path: Path) -> ModuleType:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator a program might use, and ask for deterministic kernels on one thread."""
+    """Seed every generator a program might use, and ask for deterministic kernels on one thread.
+
+    Global switches that an earlier program of this process may have left are put back.
+    """
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.autograd.set_detect_anomaly(False)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

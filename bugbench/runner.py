@@ -174,14 +174,16 @@ class Store:
         try:
             answer = self.pool.call(request, self.train_seconds, on_progress)
             if "failure" in answer:
-                raise RuntimeError(f"{run.workload.name}: {answer['failure']}\n{answer['traceback']}")
-            outcome = self._outcome(key, run, draft / "trace", answer)
+                outcome = self._post_mortem(key, run, draft, f"the harness failed: {answer['failure']}")
+            else:
+                outcome = self._outcome(key, run, draft / "trace", answer)
         except (TimedOut, WorkerDied) as death:
             outcome = self._post_mortem(key, run, draft, f"{type(death).__name__}: {death}")
         (draft / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1) + "\n")
         final = self.root / "traces" / key
         if final.exists() and self.outcome(key) is None:
             shutil.rmtree(final)
+            shutil.rmtree(self.root / "diagnoses" / key, ignore_errors=True)  # they were of another trace
         publish(draft, final)
         return outcome
 
@@ -246,26 +248,26 @@ def onset(trace: Path, twin: Path) -> int | None:
         length = min(len(ours), len(theirs))
         different = np.zeros(length, dtype=bool)
         for column in columns:
-            a, b = (frame[column].iloc[:length].astype(str).to_numpy() for frame in (ours, theirs))
-            different |= a != b
+            different |= _texts(ours[column].iloc[:length]) != _texts(theirs[column].iloc[:length])
         rows = np.flatnonzero(different)
         first = rows[0] if len(rows) else length if len(ours) != len(theirs) else None
         if first is None:
             continue
-        frame = ours if first < len(ours) else theirs
-        if first >= len(frame):
-            continue
-        row = frame.iloc[first]
+        row = (ours if first < len(ours) else theirs).iloc[first]
         differences.append(int(row["step"]) if row["split"] == "train" and table == "steps" else int(row["step"]) - 1)
     if differences:
         return max(min(differences), 0)
     files = [folder / "predictions.safetensors" for folder in (trace, twin)]
-    if [f.read_bytes() if f.exists() else b"" for f in files] == [b"", b""]:
-        return None
-    if files[0].exists() != files[1].exists() or files[0].read_bytes() != files[1].read_bytes():
+    predictions = [file.read_bytes() if file.exists() else b"" for file in files]
+    if predictions[0] != predictions[1]:
         steps = pd.read_parquet(trace / "steps.parquet", columns=["split"])
         return max(int((steps["split"] == "train").sum()) - 1, 0)
     return None
+
+
+def _texts(column: pd.Series) -> np.ndarray:
+    """Return each value as text: so NaN equals NaN, and a list is one value."""
+    return np.array([str(v.tolist() if isinstance(v, np.ndarray) else v) for v in column], dtype=object)
 
 
 def digest(*parts: Any) -> str:

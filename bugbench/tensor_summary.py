@@ -46,15 +46,18 @@ def fingerprint(batch: torch.Tensor) -> torch.Tensor:
 
     A multilinear hash modulo 2**64 of the row's bytes with fixed odd multipliers; shape (len(batch),), int64.
     """
-    rows = batch.detach().reshape(len(batch), -1).contiguous()
-    if rows.numel() == 0:
+    if batch.numel() == 0:
         return torch.zeros(len(batch), dtype=torch.int64)
+    rows = batch.detach().reshape(len(batch), -1).contiguous()
+    if rows.is_complex():
+        rows = torch.view_as_real(rows).reshape(len(batch), -1)
     if rows.dtype == torch.bool:
         rows = rows.to(torch.uint8)
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]
     integers = rows.view(words).to(torch.int64)
-    # shuffle high bits down first: the multipliers act modulo 2**64, so low bits would never see high ones
-    integers = (integers ^ (integers >> 17)) + 1
+    # shuffle high bits down first: the multipliers act modulo 2**64, so low bits would never see high ones; the mask
+    # keeps the sign out of the shift, or a number and its bitwise complement (0 and -1) would be the same
+    integers = (integers ^ ((integers >> 17) & (2**47 - 1))) + 1
     generator = torch.Generator().manual_seed(20261121)
     multipliers = torch.randint(-(2**62), 2**62, (integers.shape[1],), generator=generator) * 2 + 1
     sums = (integers * multipliers.to(integers.device)).sum(dim=1)

@@ -42,6 +42,7 @@ class TraceWriter:
         """Keep a batch for good, or only until the next evaluation of the same split begins."""
         batch = {"mode": mode, "epoch": epoch, **{k: t.detach().clone() for k, t in tensors.items()}}
         if keep:
+            self._latest.pop(split, None)
             self._batches.setdefault((split, step), []).append(batch)
             return
         if split not in self._latest or self._latest[split][0] != step:
@@ -55,6 +56,9 @@ class TraceWriter:
     def write(self, meta: Mapping[str, Any], predictions: Mapping[str, Any] | None, error: str | None) -> None:
         """Write all files; meta.json comes last, so that a folder that has it is complete."""
         (self.folder / "batches").mkdir(parents=True, exist_ok=True)
+        stale = [self.folder / name for name in ("meta.json", "error.txt", "predictions.safetensors")]
+        for path in [*stale, *(self.folder / "batches").glob("*.safetensors")]:
+            path.unlink(missing_ok=True)  # of an earlier run into the same folder
         _write_table(self._step_columns(), self.folder / "steps.parquet")
         _write_table(self._layer_columns(), self.folder / "layers.parquet")
         names = ("split", "epoch", "step", "name", "value")
@@ -86,8 +90,9 @@ class TraceWriter:
             else:
                 columns[name] = values
         frame = pd.DataFrame(columns if columns else {c: [] for c in CURVE_COLUMNS})
-        if "update_norm" in frame:
-            frame["update_ratio"] = frame["update_norm"] / frame["weight_norm"]
+        for name in [c for c in columns if c.endswith("update_norm")]:
+            prefix = name.removesuffix("update_norm")
+            frame[f"{prefix}update_ratio"] = frame[name] / frame[f"{prefix}weight_norm"]
         return frame
 
     def _layer_columns(self) -> pd.DataFrame:

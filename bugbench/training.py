@@ -63,19 +63,25 @@ def train(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         folder, task=request["task"], classes=request["classes"], on_progress=_throttled(config, progress)
     )
     seed_everything(request["config"]["seed"])
-    error = oracle = predictions = None
+    error = predictions = outputs = None
     started = time.perf_counter()
+    hidden_inputs, hidden_targets = dataset.hidden_test()
     try:
         predict = load_program(program).main(config, recorder)
         seconds = time.perf_counter() - started
         predictions = _predict_sample(predict, dataset)
-        oracle = _ask_oracle(predict, dataset)
+        outputs = _array(predict(hidden_inputs))
     except Exception as exception:  # whatever a broken program raises is its result
         seconds = time.perf_counter() - started
         error = program_traceback(exception, program)
     recorder.finish(predictions, error)
-    last_line = error.strip().splitlines()[-1] if error else None
-    return {"crashed": error is not None, "error": last_line, "oracle": oracle, "seconds": seconds}
+    answer = {"crashed": error is not None, "error": None, "oracle": None, "seconds": seconds}
+    if error is not None:
+        return answer | {"error": error.strip().splitlines()[-1]}
+    try:
+        return answer | {"oracle": float(dataset.oracle_metric(outputs, hidden_targets))}
+    except Exception as exception:  # outputs of a shape that no metric takes are as bad as can be, not a crash
+        return answer | {"error": f"the hidden test cannot be scored: {type(exception).__name__}: {exception}"}
 
 
 def _predict_sample(predict: Callable[[Any], Any], dataset: ModuleType) -> dict[str, torch.Tensor]:
@@ -83,10 +89,9 @@ def _predict_sample(predict: Callable[[Any], Any], dataset: ModuleType) -> dict[
     return {"outputs": torch.as_tensor(predict(inputs)), "targets": torch.as_tensor(np.asarray(targets))}
 
 
-def _ask_oracle(predict: Callable[[Any], Any], dataset: ModuleType) -> float:
-    inputs, targets = dataset.hidden_test()
-    outputs = torch.as_tensor(predict(inputs)).detach().cpu().numpy()
-    return float(dataset.oracle_metric(outputs, targets))
+def _array(outputs: Any) -> np.ndarray:
+    tensor = torch.as_tensor(outputs).detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _throttled(config: SimpleNamespace, progress: Progress) -> Callable[[int, int], None]:

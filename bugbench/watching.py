@@ -11,6 +11,27 @@ if TYPE_CHECKING:
     from bugbench.recorder import Recorder
 
 
+class OnlyHere:
+    """A callable hung on a model or optimizer that stays behind when that is copied or saved.
+
+    A copy gets what ``instead`` makes (as in ``__reduce__``), by default a callable that does nothing: what a copy
+    does is no part of the run, and the recorder is not copied with it.
+    """
+
+    def __init__(self, call: Callable[..., Any], instead: tuple[Callable[..., Any], tuple[Any, ...]] | None = None):
+        self.call, self.instead = call, instead or (OnlyHere, (OnlyHere.nothing,))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self.call(*arguments, **keywords)
+
+    def __reduce__(self) -> Any:
+        return self.instead
+
+    @staticmethod
+    def nothing(*_: Any) -> None:
+        """Do nothing."""
+
+
 class Watched:
     """The hooks on one model and its optimizer."""
 
@@ -23,10 +44,10 @@ class Watched:
         self._summaries: dict[tuple[str, str], torch.Tensor] = {}
         self._norms: dict[str, torch.Tensor] = {}
         self._before: dict[str, torch.Tensor] = {}
-        self._handles: list[Any] = [model.register_forward_hook(self._after_forward)]
+        self._handles: list[Any] = [model.register_forward_hook(OnlyHere(self._after_forward))]
         for name, module in model.named_modules():
             if name in self.layer_kinds:
-                self._handles.append(module.register_forward_hook(self._activation_hook(name)))
+                self._handles.append(module.register_forward_hook(OnlyHere(self._activation_hook(name))))
         self._wrap_zero_grad(model)
         if optimizer is not None:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -62,13 +83,13 @@ class Watched:
             self.run.event(self.prefix + "zero_grad")
             original(*arguments, **keywords)
 
-        owner.zero_grad = zero_grad
+        owner.zero_grad = OnlyHere(zero_grad, (getattr, (owner, "zero_grad")))
 
     def _after_forward(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         self.run.event(self.prefix + "forward")
         modes = {m.training for m in self._modules}
         self.run.seen_mode("mixed" if len(modes) > 1 else ("train" if modes.pop() else "eval"))
-        first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+        first = _first(outputs)
         if isinstance(first, torch.Tensor) and first.requires_grad:
             first.register_hook(self._after_backward)
 
@@ -79,8 +100,9 @@ class Watched:
 
     def _activation_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            if self.run.looks_closely and torch.is_grad_enabled() and isinstance(outputs, torch.Tensor):
-                self._summaries[name, "activation"] = summarize(outputs)
+            first = _first(outputs)
+            if self.run.looks_closely and torch.is_grad_enabled() and isinstance(first, torch.Tensor):
+                self._summaries[name, "activation"] = summarize(first)
 
         return hook
 
@@ -107,3 +129,8 @@ class Watched:
         self._norms["grad_norm"] = global_norm(list(gradients.values()))
         for name, gradient in gradients.items():
             self._summaries[name, "gradient"] = summarize(gradient)
+
+
+def _first(outputs: Any) -> Any:
+    """Return a module's output proper; recurrent layers return their state with it."""
+    return outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs

@@ -59,36 +59,52 @@ class Worker:
             TimedOut, WorkerDied: the job has no answer.
         """
         process = self._started()
-        assert process.stdin is not None
+        expired = threading.Event()
+        clock = threading.Timer(timeout, _expire, [process, expired])
+        clock.start()
         try:
+            answer = self._converse(process, request, on_progress)
+        except BaseException:  # raised by on_progress: what the process is at must not answer the next call
+            self.close()
+            raise
+        finally:
+            clock.cancel()
+            clock.join()
+        if answer is None:
+            code = process.wait()
+            last_words = self._last_words()
+            self.close()
+            if expired.is_set():
+                raise TimedOut(f"no answer within {timeout:g} s")
+            raise WorkerDied(f"the process ended with {_exit_text(code)}{last_words}")
+        if expired.is_set():  # the answer was faster by a hair: the next call needs a process that lives
+            self.close()
+        return answer
+
+    def _converse(
+        self,
+        process: subprocess.Popen[str],
+        request: dict[str, Any],
+        on_progress: Callable[[dict[str, Any]], None] | None,
+    ) -> dict[str, Any] | None:
+        """Return the answer, or None if the process ends without one."""
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
-            clock = threading.Timer(timeout, self._expire, [process])
-            clock.start()
-            try:
-                while (line := self._answers.get()) is not None:
-                    answer = json.loads(line)
-                    if "progress" not in answer:
-                        return answer
-                    if on_progress:
-                        on_progress(answer["progress"])
-            finally:
-                expired = not clock.is_alive()
-                clock.cancel()
-        except OSError:
-            expired = False
-        code = process.wait()
-        last_words = self._last_words()
-        self.close()
-        if expired:
-            raise TimedOut(f"no answer within {timeout:g} s")
-        raise WorkerDied(f"the process ended with {_exit_text(code)}{last_words}")
+        while (line := self._answers.get()) is not None:
+            message = json.loads(line)
+            if "progress" not in message:
+                return message
+            if on_progress:
+                on_progress(message["progress"])
+        return None
 
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            with contextlib.suppress(OSError):
-                self._process.kill()
+            if self._process.poll() is None:
+                _kill(self._process)
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 with contextlib.suppress(OSError):
@@ -125,11 +141,6 @@ class Worker:
         self._log.seek(max(self._log.seek(0, os.SEEK_END) - 2000, 0))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
-
-    @staticmethod
-    def _expire(process: subprocess.Popen[str]) -> None:
-        with contextlib.suppress(OSError):
-            process.kill()
 
 
 class WorkerPool:
@@ -177,6 +188,20 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ} | fixed
 
 
+def _expire(process: subprocess.Popen[str], expired: threading.Event) -> None:
+    expired.set()
+    _kill(process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process that was not waited for yet, and all that its jobs started: they may hold its pipe open."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def _exit_text(code: int) -> str:
     if code < 0:
         with contextlib.suppress(ValueError):
@@ -185,15 +210,20 @@ def _exit_text(code: int) -> str:
 
 
 def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]) -> None:
-    """Answer requests from standard input until it ends; whatever a job prints goes to standard error."""
+    """Answer requests from standard input until it ends.
+
+    A job finds its standard input empty, and whatever it prints goes to standard error.
+    """
+    requests = os.fdopen(os.dup(sys.stdin.fileno()))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.stdout = sys.stderr
 
     def progress(state: dict[str, Any]) -> None:
         answers.write(json.dumps({"progress": state}) + "\n")
 
-    for line in sys.stdin:
+    for line in requests:
         try:
             answer = handle(json.loads(line), progress)
         except Exception as error:

@@ -93,9 +93,8 @@ class CallOrder(Detector):
 
     def _parallel(self, seen: np.ndarray, expected: np.ndarray) -> bool:
         scale = seen @ expected / max(expected @ expected, 1e-30)  # loss scaling and clipping change the scale
-        return 0 < np.linalg.norm(seen) and np.linalg.norm(seen - scale * expected) <= self.tolerance * np.linalg.norm(
-            seen
-        )
+        rest, size = np.linalg.norm(seen - scale * expected), np.linalg.norm(seen)
+        return bool(size > 0 and rest <= self.tolerance * size)
 
 
 def _statistics(values: np.ndarray) -> np.ndarray:

@@ -131,8 +131,9 @@ def _class_view(batch: Batch, meta: dict[str, Any]) -> View | None:
         y = np.moveaxis(targets, axis, -1)
     if not axis or outputs.shape[axis] < 2:
         return None
-    known = batch.output_gradients is not None and batch.output_gradients.shape == outputs.shape
-    slope = batch.output_gradients.astype(np.float64) if known else np.zeros_like(outputs)
+    slope = np.zeros_like(outputs)
+    if batch.output_gradients is not None and batch.output_gradients.shape == outputs.shape:
+        slope = batch.output_gradients.astype(np.float64)
     return View(np.moveaxis(outputs, axis, -1), y.astype(np.float64), np.moveaxis(slope, axis, -1), batch.loss)
 
 

@@ -1,5 +1,6 @@
 """Between what was the distance taken? Recompute the recorded loss of continuous or binary targets."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,15 +41,15 @@ class RegressionLoss(Detector):
             return HEALTHY
         losses = np.array([b.loss for b in batches])
         binary = all(np.isin(b.targets, (0, 1)).all() for b in batches)
-        tables = [_formulas(b, binary) for b in batches]
-        for words in tables[0]:
-            fault, _, formula = words.rpartition(": ")
-            values = np.array([table[words] for table in tables])
-            if not (factor := self._factor(values, losses, np.array([b.outputs.size for b in batches]))):
-                continue
-            if fault:
-                return suspect(fault, f"{formula} gives the loss of {len(batches)} batches, the right formula does not")
-            return self._after(formula, factor, batches, binary, trace.meta.get("task"))
+        counts = np.array([b.outputs.size for b in batches])
+        for formulas in (_right_means, _wrong_means):
+            tables = [formulas(b, binary) for b in batches]
+            for words in tables[0]:
+                if factor := self._factor(np.array([table.get(words, np.nan) for table in tables]), losses, counts):
+                    fault, _, formula = words.rpartition(": ")
+                    if fault:
+                        return suspect(fault, f"{formula} gives the loss of {len(batches)} batches, the right one not")
+                    return self._after(formula, factor, batches, binary, trace.meta.get("task"))
         return HEALTHY
 
     def _factor(self, values: np.ndarray, losses: np.ndarray, counts: np.ndarray) -> float:
@@ -79,30 +80,31 @@ class RegressionLoss(Detector):
         return HEALTHY
 
 
-def _formulas(batch: Batch, binary: bool) -> dict[str, float]:
-    """Return the mean of each formula over the batch, by "fault: words" or, where right, by its words."""
-    outputs, others = (
-        batch.outputs.astype(np.float64),
-        {"label_broadcast: ": batch.targets, "wrong_target: ": batch.inputs},
-    )
-    z, t = outputs.ravel(), batch.targets.astype(np.float64).ravel()
+def _right_means(batch: Batch, binary: bool) -> dict[str, float]:
+    z, t = batch.outputs.astype(np.float64).ravel(), batch.targets.astype(np.float64).ravel()
+    means = {words: float(distance(z - t).mean()) for words, distance in DISTANCES.items()}
+    if binary:
+        means["binary cross-entropy of logits"] = _entropy(z, t)
+        means["binary cross-entropy of probabilities"] = -float((xlogy(t, z) + xlogy(1 - t, 1 - z)).mean())
+    return means
+
+
+def _wrong_means(batch: Batch, binary: bool) -> dict[str, float]:
+    """Return the mean of each formula over the batch, by "fault: words"."""
+    outputs, targets = batch.outputs.astype(np.float64), batch.targets.astype(np.float64)
     means: dict[str, float] = {}
     if binary:
-        means["binary cross-entropy of logits"] = float((np.logaddexp(0, z) - z * t).mean())
-        means["binary cross-entropy of probabilities"] = -float((xlogy(t, z) + xlogy(1 - t, 1 - z)).mean())
-        squashed = expit(z)
-        means["activation_on_logits: that of sigmoid(outputs)"] = float(
-            (np.logaddexp(0, squashed) - squashed * t).mean()
-        )
+        means["activation_on_logits: entropy of sigmoid(outputs)"] = _entropy(expit(outputs.ravel()), targets.ravel())
     for words, distance in DISTANCES.items():
-        means[words] = float(distance(z - t).mean())
-    for fault, other in others.items():
-        for words, distance in DISTANCES.items():
-            try:
-                means[fault + words] = float(distance(outputs - other).mean())
-            except ValueError:  # the shapes do not go together
-                means[fault + words] = np.nan
+        with contextlib.suppress(ValueError):  # shapes that do not go together
+            means[f"label_broadcast: {words} of all pairs"] = float(distance(outputs - targets).mean())
+        if batch.inputs.shape == outputs.shape:
+            means[f"wrong_target: {words} to the inputs"] = float(distance(outputs - batch.inputs).mean())
     return means
+
+
+def _entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    return float((np.logaddexp(0, logits) - logits * targets).mean())
 
 
 def _ascent(batch: Batch, binary: bool) -> float | None:
