@@ -10,7 +10,7 @@ from bugbench.trace import Batch
 
 @dataclass
 class InputChecks(Detector):
-    """Looks at the inputs before anything else (Karpathy, A Recipe for Training Neural Networks: "become one with the data").
+    """Looks at the inputs before anything else (Karpathy, A Recipe for Training Neural Networks: step 1).
 
     - *Holes*: NaN or inf where the loss is not finite either, so that a model that copes with missing values is left in
       peace; or NaN in the predictions for raw training inputs alone.
@@ -60,7 +60,7 @@ class InputChecks(Detector):
         usual, most = np.quantile(off, 0.9, axis=0), off.max(axis=0)
         worst = int(np.argmax(np.divide(most, usual, out=np.zeros_like(most), where=usual > 0)))
         if most[worst] > self.outlier * usual[worst] > 0:
-            text = f"feature {worst} lies up to {most[worst]:.3g} off its median, nine tenths of it up to {usual[worst]:.3g}"
+            text = f"feature {worst} lies up to {most[worst]:.3g} off its median, nine tenths up to {usual[worst]:.3g}"
             yield Suspect("inf_inputs", 0.9, text)
 
 
@@ -69,7 +69,7 @@ def _holes(trace: Trace, batches: list[Batch]) -> Iterator[Suspect]:
     if ill and not np.isfinite([b.loss for b in ill]).any():
         rows = np.concatenate([b.inputs for b in ill if b.inputs.shape[1:] == ill[0].inputs.shape[1:]])
         never = ~np.isfinite(rows).any(axis=0)
-        text = f"inputs that are not finite, the first in {ill[0].split} at step {ill[0].step}; {never.sum()} positions always"
+        text = f"inputs not finite, the first in {ill[0].split} at step {ill[0].step}; {never.sum()} positions always"
         if rows.ndim > 2 and never.any() and not never.all() and len(rows) > 1:  # images lack no cells
             yield Suspect("divide_by_zero_std", 0.8, text)
         yield Suspect("nan_inputs" if np.isnan(rows).any() else "inf_inputs", 0.7, text)

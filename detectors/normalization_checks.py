@@ -20,7 +20,7 @@ class NormalizationChecks(Detector):
     - *Two scales*: most features lie, in validation, outside all that training has shown or vary in another unit; or
       all by one and the same factor.
     - *Twice scaled*: levels k / K**2 with k up to K, as pixels have that were divided by K twice; or all features of a
-      table at -mean / std, below 0, most by more than they vary, as (x - mean) / std makes of its own result.
+      table at -mean / std, below 0, many by more than they vary, as (x - mean) / std makes of its own result.
     - *Scaled along the row*: the rows of a table, not its columns, have mean 0 and one deviation.
     """
 
@@ -46,11 +46,8 @@ class NormalizationChecks(Detector):
             # augmentation may itself change the scale, and may come before normalization: both sides of it must differ
             samples = _rows([b.samples for b in train if b.samples is not None and b.samples.shape == b.inputs.shape])
             sides = [flat] if samples is None else [flat, samples.reshape(len(samples), -1)]
-            checks = [
-                iter(min((list(self._two_scales(x, held)) for x in sides), key=len)),
-                *checks,
-                _pixels_twice(held),
-            ]
+            differing = min([list(self._two_scales(side, held)) for side in sides], key=len)
+            checks = [iter(differing), *checks, _pixels_twice(held)]
         return Diagnosis({found.fault: found for check in checks for found in check}.values())
 
     def _raw(self, trace: Trace, flat: np.ndarray) -> Iterator[Suspect]:
@@ -91,7 +88,7 @@ def _pixels_twice(flat: np.ndarray) -> Iterator[Suspect]:
 def _table_twice(flat: np.ndarray) -> Iterator[Suspect]:
     mean, std = flat.mean(axis=0), flat.std(axis=0)
     negative, below = (mean < 0)[std > 0].mean(), (mean < -std)[std > 0].mean()
-    if negative > 0.95 and below > 0.5:
+    if negative > 0.95 and below > 0.3:
         text = f"{negative:.0%} of the features have a mean below 0, {below:.0%} by more than they vary"
         yield Suspect("double_normalization", 0.7, text)
 

@@ -1,0 +1,455 @@
+"""Detectors of every misbehaviour before the bench: each costs its own row only, and sees no word of the case."""
+
+import json
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+import torch
+from bugbench.job import verdict_rows
+from bugbench.judging import Bench, Exhibit, Judge, prefixes
+from bugbench.plugins import CatalogueError, load_detector, project_folder
+from bugbench.recorder import Recorder
+from bugbench.records import Record
+from bugbench.runner import digest
+from bugbench.worker import WorkerPool
+
+FAULTS = {"softmax_dim": {"family": "loss"}, "lr_too_high": {"family": "optimizer"}}
+STEPS = 25
+ALARM = "return suspect('softmax_dim', 'seen')"
+
+TEMPLATE = """\
+import os, signal, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from bugbench.detector import *
+
+@dataclass
+class Own(Detector):
+    access = {access}
+    {knobs}
+
+    def diagnose(self, trace):
+{body}
+"""
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = WorkerPool("judge", 1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def exhibit(tmp_path_factory):
+    """A trace of 25 steps with an evaluation after every ten, in a place that names the case."""
+    home = tmp_path_factory.mktemp("secret_bug") / "secret_workload" / "seed-7"
+    trace = home / "trace"
+    run = Recorder(trace, task="classification", classes=2)
+    batch = dict(inputs=torch.ones(2, 1), targets=torch.tensor([0, 1]), outputs=torch.ones(2, 2), loss=1.0)
+    for step in range(STEPS):
+        run.log_batch("train", **batch)
+        if step % 10 == 9:
+            run.log_batch("val", **batch)
+            run.log_metrics("val", loss=1.0)
+    run.finish(predictions={"outputs": torch.ones(1), "targets": torch.ones(1)}, error="ValueError: late")
+    (trace / "program.py").write_text("lr = 0.1\n")
+    (trace / "config.yaml").write_text("{lr: 0.1, seed: 7}\n")
+    (home / "data").mkdir()
+    (home / "data" / "table.csv").write_text("1,2\n")
+    return Exhibit("0123abcd", trace, home / "data", {"fault": "softmax_dim", "lines": [3]})
+
+
+class Court:
+    """A bench with a results folder of its own, and detectors made of a few lines."""
+
+    def __init__(self, folder: Path, pool: WorkerPool) -> None:
+        self.folder = folder
+        self.bench = Bench(folder / "results", pool, judge_seconds=60)
+
+    def detector(self, body, access=("curves",), name="own", knobs="", **values) -> Judge:
+        path = self.folder / f"{name}.py"
+        body = indent(dedent(body), " " * 8)
+        path.write_text(TEMPLATE.format(access=set(access), knobs=knobs or "pass", body=body))
+        return Judge(name, path, frozenset(access), values)
+
+    def stored(self):
+        return sorted(path.name for path in (self.folder / "results").rglob("*.json"))
+
+
+@pytest.fixture
+def court(tmp_path, pool):
+    return Court(tmp_path, pool)
+
+
+# -- statuses and reasons -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ("return HEALTHY", "ok", ""),
+        ("return Diagnosis()", "ok", ""),
+        ("raise NotApplicable('no classes here')", "not_applicable", "no classes here"),
+        ("raise NotInstalled('pip install sometool')", "not_installed", "pip install sometool"),
+        ("return 1 / 0", "crashed", "ZeroDivisionError: division by zero"),
+        ("raise MemoryError('3 TB')", "out_of_memory", "3 TB"),
+        ("sys.exit(3)", "crashed", "the process ended with exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed", "the process ended with signal SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "out_of_memory", "the process ended with signal SIGKILL"),
+        ("trace.layers", "crashed", "MissingAccess: layers.parquet is not in this trace: declare access {'tensors'}"),
+        ("return None", "invalid", "diagnose returned NoneType, not a Diagnosis"),
+        ("return [Suspect('softmax_dim')]", "invalid", "diagnose returned list, not a Diagnosis"),
+        ("return Diagnosis(['softmax_dim'])", "invalid", "a suspect is a str, not a Suspect"),
+        ("return suspect(7)", "invalid", "a suspect's fault is 7, not a fault's id"),
+        ("return suspect('softmax_dim', confidence=float('nan'))", "invalid", "the confidence in softmax_dim is nan"),
+        ("return suspect('softmax_dim', confidence=1.5)", "invalid", "the confidence in softmax_dim is 1.5"),
+        (
+            "return suspect('softmax_dim', confidence='high')",
+            "invalid",
+            "confidence or line of softmax_dim is no number",
+        ),
+        ("return suspect('softmax_dim', line='seven')", "invalid", "confidence or line of softmax_dim is no number"),
+        ("return suspect('softmax_dim', line=7.5)", "invalid", "confidence or line of softmax_dim is no number"),
+    ],
+)
+def test_status_and_reason(court, exhibit, body, status, reason):
+    answer = court.bench.judge(exhibit, court.detector(body))
+    assert answer["status"] == status
+    assert reason in answer["reason"]
+    assert (answer["reason"] == "") == (reason == "")
+    assert answer["suspects"] == []
+    assert answer["alarm_step"] is None
+    assert "transient" not in answer
+
+
+def test_a_hanging_detector_is_timed_out(court, exhibit):
+    court.bench.judge_seconds = 1
+    answer = court.bench.judge(exhibit, court.detector("while True: time.sleep(1)"))
+    assert (answer["status"], answer["reason"], answer["seconds"]) == ("timed_out", "no answer within 1 s", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def diagnose(", "SyntaxError"),
+        ("import no_such_package", "No module named 'no_such_package'"),
+        ("x = 1", "defines exactly one Detector class, this one 0"),
+    ],
+)
+def test_a_broken_file_is_a_crash(court, exhibit, text, reason):
+    judge = court.detector("pass")
+    judge.file.write_text(text)
+    answer = court.bench.judge(exhibit, judge)
+    assert answer["status"] == "crashed"
+    assert reason in answer["reason"]
+    assert "own.py" in answer["reason"]
+
+
+def test_an_unknown_knob_is_a_crash(court, exhibit):
+    answer = court.bench.judge(exhibit, court.detector("return HEALTHY", patience=3))
+    assert answer["status"] == "crashed"
+    assert "patience" in answer["reason"]
+
+
+def test_what_a_detector_says_comes_back_whole(court, exhibit):
+    judge = court.detector("""\
+        import numpy as np
+        return Diagnosis([
+            Suspect("softmax_dim", np.float32(0.5), "long" * 1000, np.int64(7), "out"),
+            Suspect("loss", 1),
+        ])
+        """)
+    answer = court.bench.judge(exhibit, judge)
+    assert answer["suspects"] == [
+        {"fault": "softmax_dim", "confidence": 0.5, "evidence": "long" * 125, "line": 7, "layer": "out"},
+        {"fault": "loss", "confidence": 1.0, "evidence": "", "line": None, "layer": None},
+    ]
+    assert answer["seconds"] >= 0
+
+
+def record(**changes) -> Record:
+    return Record(
+        **{
+            **dict(
+                bug="secret_bug", fault="softmax_dim", family="loss", control=False, workload="any", seed=0, onset=0
+            ),
+            **dict(lines=[3], accepts=[], trace_key="a", twin_key="b", program_key="c", data="d"),
+            **dict(oracle_bug=0.5, oracle_twin=0.9, reported_bug=0.5, reported_twin=0.9, crashed_bug=False, error=None),
+            **dict(seconds_bug=1.0, seconds_twin=1.0, oracle={}),
+            **changes,
+        }
+    )
+
+
+def test_misbehaviour_costs_its_own_row_only(court, exhibit):
+    bodies = {
+        "before": ALARM,
+        "crash": "raise RuntimeError('no')",
+        "death": "os._exit(9)",
+        "nonsense": "return None",
+        "unknown_fault": "return suspect('softmax_dimm')",
+        "line_zero": "return suspect('softmax_dim', line=0)",
+        "after": "return suspect('lr_too_high')",
+    }
+    judges = [court.detector(body, name=name) for name, body in bodies.items()]
+    diagnoses = court.bench.judge_all([(exhibit, judge) for judge in judges], workers=2)
+    rows = verdict_rows(record(), judges, diagnoses, FAULTS).set_index("detector")
+    assert rows["status"].to_dict() == {
+        **{"before": "ok", "crash": "crashed", "death": "crashed", "nonsense": "invalid"},
+        **{"unknown_fault": "invalid", "line_zero": "invalid", "after": "ok"},
+    }
+    assert rows["alarm"].to_dict() == {name: name in ("before", "after") for name in bodies}
+    assert rows["exact"].to_dict() == {name: name == "before" for name in bodies}
+    assert "did you mean softmax_dim?" in rows.loc["unknown_fault", "reason"]
+    assert "line of softmax_dim is 0" in rows.loc["line_zero", "reason"]
+    assert rows.loc[["unknown_fault", "line_zero"], "alarm_step"].isna().all()
+
+
+# -- what is kept -------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """A detector that leaves a mark for every call."""
+
+    def __init__(self, court, body="return HEALTHY", access=("curves",)):
+        self.court, self.access = court, access
+        self.log = court.folder / "calls.txt"
+        self.body = f"open({str(self.log)!r}, 'a').write('x')\n{body}"
+
+    def judge(self, exhibit, again=False, body="", **knobs):
+        judge = self.court.detector(body or self.body, self.access, knobs="patience: int = 1", **knobs)
+        return self.court.bench.judge(exhibit, judge, again)
+
+    @property
+    def calls(self):
+        return len(self.log.read_text())
+
+
+def test_a_stored_diagnosis_is_taken(court, exhibit):
+    counted = Counted(court)
+    first = counted.judge(exhibit)
+    assert counted.judge(exhibit) == first
+    assert counted.calls == 1
+    assert len(court.stored()) == 1
+    Bench(court.folder / "results", court.bench.pool).judge(
+        exhibit, court.detector(counted.body, knobs="patience: int = 1")
+    )
+    assert counted.calls == 1
+    counted.judge(exhibit, again=True)
+    assert counted.calls == 2
+
+
+def test_source_knobs_and_trace_decide_whether_it_is_judged_again(court, exhibit):
+    counted = Counted(court)
+    counted.judge(exhibit)
+    counted.judge(exhibit, patience=2)
+    assert counted.calls == 2
+    counted.judge(exhibit, body=counted.body + "  # changed")
+    assert counted.calls == 3
+    counted.judge(Exhibit("4567cdef", exhibit.trace, exhibit.data, exhibit.truth))
+    assert counted.calls == 4
+    counted.judge(Exhibit(exhibit.key, exhibit.trace, exhibit.data, {"fault": "lr_too_high", "lines": []}))
+    assert counted.calls == 4, "the truth is nothing to a detector that does not see it"
+    assert len(court.stored()) == 4
+
+
+def test_a_damaged_stored_diagnosis_is_replaced(court, exhibit):
+    counted = Counted(court)
+    counted.judge(exhibit)
+    (path,) = (court.folder / "results").rglob("*.json")
+    path.write_text('{"status": "o')
+    assert counted.judge(exhibit)["status"] == "ok"
+    assert counted.calls == 2
+    assert json.loads(path.read_text())["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ("raise RuntimeError('no')", True),
+        ("return None", True),
+        ("raise NotApplicable('never')", True),
+        ("raise NotInstalled('tomorrow')", False),
+        ("raise MemoryError('today')", False),
+        ("os._exit(1)", False),
+        ("os.kill(os.getpid(), signal.SIGKILL)", False),
+    ],
+)
+def test_what_may_go_better_next_time_is_tried_again(court, exhibit, body, kept):
+    counted = Counted(court, body)
+    for _ in range(2):
+        counted.judge(exhibit)
+    assert counted.calls == (1 if kept else 2)
+    assert bool(court.stored()) == kept
+
+
+def test_time_outs_are_tried_again(court, exhibit):
+    counted = Counted(court, "while True: time.sleep(1)")
+    court.bench.judge_seconds = 1
+    counted.judge(exhibit)
+    court.bench.judge_seconds = 60
+    assert court.stored() == []
+    assert counted.judge(exhibit, body="return HEALTHY")["status"] == "ok"
+
+
+def test_the_place_of_a_diagnosis_does_not_name_the_case(court, exhibit):
+    Counted(court).judge(exhibit)
+    (path,) = (court.folder / "results").rglob("*.json")
+    relative = path.relative_to(court.folder / "results")
+    assert relative.parts[:3] == ("runs", "diagnoses", exhibit.key)
+
+
+# -- when an alarm is raised --------------------------------------------------------------------------------------
+
+
+def test_prefixes_end_after_each_kept_batch(exhibit):
+    assert prefixes(exhibit.trace, STEPS) == [1, 2, 3, 4, 6, 11, 21]
+    assert prefixes(exhibit.trace, 11) == [1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("condition", "step"),
+    [
+        ("len(trace.train_steps()) >= 1", 0),
+        ("len(trace.train_steps()) >= 4", 3),
+        ("len(trace.train_steps()) >= 5", 5),  # batch 5 is the first kept one by which five had been
+        ("len(trace.train_steps()) >= 6", 5),
+        ("len(trace.train_steps()) >= 7", 10),
+        ("len(trace.train_steps()) >= 21", 20),
+        ("len(trace.train_steps()) >= 22", 24),
+        ("len(trace.metric('val', 'loss')) >= 1", 10),
+        ("trace.error", 24),
+    ],
+)
+def test_alarm_step_is_measured_on_growing_prefixes(court, exhibit, condition, step):
+    judge = court.detector(f"return suspect('softmax_dim') if {condition} else HEALTHY")
+    assert court.bench.judge(exhibit, judge)["alarm_step"] == step
+
+
+def test_a_crash_on_a_prefix_is_no_alarm(court, exhibit):
+    judge = court.detector(f"trace.train_steps()['loss'][9]\n{ALARM}")
+    assert court.bench.judge(exhibit, judge)["alarm_step"] == 10
+
+
+def test_no_alarm_is_judged_once(court, exhibit):
+    counted = Counted(court)
+    assert counted.judge(exhibit)["alarm_step"] is None
+    assert counted.calls == 1
+
+
+def test_alarm_in_a_run_without_steps(court, tmp_path):
+    Recorder(tmp_path / "trace").finish(error="SyntaxError")
+    empty = Exhibit("empty", tmp_path / "trace", tmp_path, {})
+    assert court.bench.judge(empty, court.detector(ALARM))["alarm_step"] == 0
+
+
+# -- what a detector sees -----------------------------------------------------------------------------------------
+
+LOOK = """\
+seen = [str(trace.folder.resolve())]
+for path in sorted(trace.folder.rglob("*")):
+    seen.append(str(path.relative_to(trace.folder)))
+    if path.is_file():
+        seen.append(path.read_bytes().decode("latin-1"))
+Path({log!r}).write_text(json.dumps({{"text": seen, "files": [
+    str(p.relative_to(trace.folder)) for p in trace.folder.rglob("*") if p.is_file()], "cwd": os.getcwd(),
+    "environment": dict(os.environ), "arguments": sys.orig_argv}}))
+return HEALTHY
+"""
+
+
+def look(court, exhibit, access):
+    log = court.folder / "seen.json"
+    court.bench.judge(exhibit, court.detector("import json\n" + LOOK.format(log=str(log)), access))
+    return json.loads(log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("access", "more"),
+    [
+        ({"curves"}, set()),
+        ({"tensors"}, {"layers.parquet"}),
+        ({"source"}, {"program.py", "config.yaml"}),
+        ({"rerun"}, {"program.py", "config.yaml", "data/table.csv"}),
+    ],
+)
+def test_a_detector_sees_the_files_of_its_access(court, exhibit, access, more):
+    files = set(look(court, exhibit, access)["files"])
+    assert files == {"meta.json", "error.txt", "steps.parquet", "metrics.parquet", *more}
+
+
+def test_a_detector_sees_no_word_of_the_case(court, exhibit):
+    seen = look(court, exhibit, {"curves", "tensors", "data", "source", "rerun"})
+    assert "truth.json" not in seen["files"]
+    assert any(name.startswith("batches/") for name in seen["files"])
+    words = json.dumps(seen)
+    for word in ("secret_bug", "secret_workload", "seed-7", exhibit.key):
+        assert word not in words
+
+
+def test_the_folder_is_gone_afterwards(court, exhibit):
+    folder = Path(look(court, exhibit, {"data"})["text"][0])
+    assert folder.name == "trace"
+    assert not folder.parent.exists()
+
+
+def test_what_a_detector_does_to_its_folder_does_not_reach_the_trace(court, exhibit):
+    before = {path: path.read_bytes() for path in exhibit.trace.parent.rglob("*") if path.is_file()}
+    court.bench.judge(
+        exhibit,
+        court.detector(
+            "for path in trace.folder.rglob('*'):\n    if path.is_file(): path.write_bytes(b'')\nreturn HEALTHY",
+            {"curves", "tensors", "data", "source", "rerun"},
+        ),
+    )
+    assert {path: path.read_bytes() for path in before} == before
+
+
+# -- the truth ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["own", "oracle"])
+@pytest.mark.parametrize("parent", ["detectors", "mine/detectors"])
+def test_truth_is_refused_to_any_other_detector(court, exhibit, name, parent):
+    judge = court.detector("return HEALTHY", {"truth"}, name)
+    path = court.folder / parent / f"{name}.py"
+    path.parent.mkdir(parents=True)
+    judge.file.rename(path)
+    with pytest.raises(CatalogueError, match=r"unknown access 'truth': known: curves, data, rerun, source, tensors"):
+        load_detector(path)
+    answer = court.bench.judge(exhibit, Judge(name, path, frozenset({"truth"}), {}))
+    assert answer["status"] == "crashed"
+    assert "unknown access 'truth'" in answer["reason"]
+
+
+def test_truth_is_granted_to_the_projects_oracle(court, exhibit):
+    path = project_folder("detectors") / "oracle.py"
+    judge = Judge("oracle", path, frozenset(load_detector(path).access), {})
+    (suspect,) = court.bench.judge(exhibit, judge)["suspects"]
+    assert (suspect["fault"], suspect["line"]) == ("softmax_dim", 3)
+    healthy = Exhibit(exhibit.key, exhibit.trace, exhibit.data, {"fault": "none", "lines": []})
+    assert court.bench.judge(healthy, judge)["suspects"] == [], "another truth, another diagnosis"
+    assert len(court.stored()) == 2
+
+
+def test_a_detector_from_outside_may_lie_below_the_checkout():
+    """`mine/detectors` in the checkout is not the project's package `detectors`."""
+    folder = project_folder("detectors") / "mine" / "detectors"
+    with pytest.raises(CatalogueError, match="import failed: FileNotFoundError"):
+        load_detector(folder / "flat_loss.py")
+
+
+def test_misspelt_access_gets_the_nearest(court):
+    judge = court.detector("return HEALTHY", {"tensor"})
+    with pytest.raises(CatalogueError, match=r"own\.py: unknown access 'tensor': did you mean tensors\?"):
+        load_detector(judge.file)
+
+
+def test_digest_is_of_source_and_knobs(court):
+    judge = court.detector("return HEALTHY", patience=1)
+    assert judge.digest == court.detector("return HEALTHY", patience=1).digest
+    assert judge.digest == court.detector("return HEALTHY", name="renamed", patience=1).digest
+    assert judge.digest != court.detector("return HEALTHY", patience=2).digest
+    assert len(digest("any")) == 24
