@@ -62,10 +62,10 @@ def train(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     recorder = Recorder(
         folder, task=request["task"], classes=request["classes"], on_progress=_throttled(config, progress)
     )
-    seed_everything(request["config"]["seed"])
+    hidden_inputs, hidden_targets = dataset.hidden_test()
+    seed_everything(request["config"]["seed"])  # last, as in a rerun
     error = predictions = outputs = None
     started = time.perf_counter()
-    hidden_inputs, hidden_targets = dataset.hidden_test()
     try:
         predict = load_program(program).main(config, recorder)
         seconds = time.perf_counter() - started

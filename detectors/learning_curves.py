@@ -60,8 +60,8 @@ class LearningCurves(Detector):
         if len(c.loss) < 20 or len(curve) < 5 or not curve[0] > 0:
             return None
         # where steps are too small the loss falls in proportion to the sum of the learning rates, schedule or not
-        travelled = np.cumsum(np.nan_to_num(c.lr, nan=1.0))
-        at = travelled[np.linspace(0, len(travelled) - 1, len(curve)).astype(int)]
+        travelled = np.append(0.0, np.cumsum(np.nan_to_num(c.lr, nan=1.0)))
+        at = travelled[c.val_step if curve is c.val else np.linspace(0, len(c.loss), len(curve)).astype(int)]
         middle = np.interp((at[0] + at[-1]) / 2, at, curve)
         first, second = curve[0] - middle, middle - curve[-1]
         steady = np.mean(np.diff(curve) < 0) >= 0.8
@@ -80,6 +80,10 @@ class LearningCurves(Detector):
             seen = f"R2 is never above {c.r2.max():.2g}: the mean predicts as well"
         elif c.chance and c.parts[1:].min() > (1 - self.near) * c.chance:
             seen = f"the loss stays at {c.parts[-1]:.3g}, and a uniform guess costs {c.chance:.3g}"
+            if c.parts[1:].max() > 1.1 * c.chance:
+                return "lr_too_high large_init misaligned_labels", seen
+            if c.parts[-1] > 1.005 * c.chance:
+                return "lr_too_low clip_too_small misaligned_labels", seen + "; it does not even get to that"
         else:
             return None
         return "misaligned_labels zero_inputs label_broadcast dead_relu lr_too_low", seen
@@ -89,15 +93,14 @@ class LearningCurves(Detector):
         if not c.chance or c.epochs < 2 or not len(c.val) or c.val.min() < low or c.parts[-1] > 0.85 * c.chance:
             return None
         seen = f"training reaches {c.parts[-1]:.3g}, evaluation only {c.val.min():.3g}; a guess costs {c.chance:.3g}"
+        right = c.val_accuracy.max() if c.val_accuracy is not None else math.nan
+        if right > 0.5 + 0.5 / c.classes:
+            return "softmax_dim miscalibrated", seen + f", but {right:.0%} are right"
         if np.mean(np.diff(c.loss[: c.first]) < 0) > 0.9:  # no noise between batches
             return "same_batch train_only_normalization", seen
-        if c.val_accuracy is not None and c.val_accuracy.max() < 0.5 / c.classes:
-            return (
-                "label_off_by_one class_map_mismatch unshuffled_split",
-                seen + "; it is right less often than a guess",
-            )
-        learnt_at_once = c.fresh < (1 - self.near) * c.chance  # nobody knows by heart what he sees for the first time
-        if learnt_at_once:
+        if right < 0.5 / c.classes:
+            return "label_off_by_one class_map_mismatch unshuffled_split", seen + f", and only {right:.1%} are right"
+        if c.fresh < low:  # nobody knows by heart what he sees for the first time
             return "train_only_normalization unshuffled_split class_map_mismatch label_off_by_one", seen
         return "misaligned_labels label_noise", seen
 
@@ -136,7 +139,8 @@ class Curves:
         loss: per training batch; ``first`` is the number of batches in the first epoch.
         parts: medians of ten equal parts of ``loss`` (fewer if it is short).
         fresh: mean loss of the second half of the first epoch, whose batches were all new.
-        val: mean loss per evaluation; ``val_accuracy``, ``train_accuracy`` and ``r2`` as reported, None if not.
+        val: mean loss per evaluation, ``val_step`` batches into the run.
+        val_accuracy, train_accuracy, r2: as reported, None if they were not.
         chance: ln C where the first losses show that the loss is a mean cross-entropy, else 0.
     """
 
@@ -155,7 +159,8 @@ class Curves:
         )
         evaluation = steps[steps["split"] != "train"]
         evaluation = evaluation[evaluation["split"] == evaluation["split"].iloc[0]] if len(evaluation) else evaluation
-        self.val = evaluation.groupby("step")["loss"].mean().to_numpy(dtype=np.float64)
+        means = evaluation.groupby("step")["loss"].mean()
+        self.val, self.val_step = means.to_numpy(dtype=np.float64), means.index.to_numpy()
         self.val_accuracy = _reported(trace.metrics[trace.metrics["split"] != "train"], "acc")
         self.train_accuracy = _reported(trace.metrics[trace.metrics["split"] == "train"], "acc")
         self.r2 = _reported(trace.metrics[trace.metrics["split"] != "train"], "^r2$")

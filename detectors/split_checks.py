@@ -1,4 +1,4 @@
-"""What training and validation share, and what validation lacks."""
+"""The samples of validation: shared with training, missing, or changing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,20 @@ from bugbench.detector import Detector, Diagnosis, Suspect, Trace
 class SplitChecks(Detector):
     """Compares the samples and the labels of validation with those of training.
 
-    - *Overlap*: fingerprints of validation that training has, too. All of them: validation is a slice of training; some:
-      a leak. Where training repeats itself in epoch after epoch, the rows were doubled before the split; or they have
+    - *Overlap*: fingerprints of validation that training has, too. All of them: validation is a slice of training; a
+      part: a leak. Where training repeats itself in epoch after epoch, the rows were doubled before the split; or they have
       few values and repeat by nature: then half of the features do not tell any two samples apart, and an overlap
       below twice that of training with itself is no alarm.
     - *Missing classes*: classes that a random split would have given to validation 20 times (p = e**-20), at least five
       times each, are not there. If a class of validation is missing in training, or rarer than half of the mean, the
       end of sorted data was held out; if training is complete, only the first samples are evaluated.
+    - *Scarce classes*: training has a fifth of what validation has of them, and half of the mean: dropped afterwards.
     - *Separate targets*: continuous targets of validation all above, or all below, those of training: the end of data
       sorted by target was held out.
     - *Few samples*: fewer than 20 in validation, and less than a tenth of training: one of them moves accuracy by 5 %.
+
+    - *Changing inputs*: two evaluations have the same targets in the same order, but other inputs: what is random in
+      training is so in validation, too.
 
     Overlap shows only if both sides log their samples in the same form: inputs after random augmentation never match.
     """
@@ -33,17 +37,25 @@ class SplitChecks(Detector):
     few: int = 20
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        training = trace.samples["split"] == "train"
-        train, others = trace.samples[training], trace.samples[~training]
+        split = trace.samples["split"].astype(str)
+        train, others = trace.samples[split == "train"], trace.samples[~split.str.contains("train")]
         if train.empty or others.empty:
             return Diagnosis()
         # several evaluations see the same samples, and several epochs do
         held_out = others[others["split"] == others["split"].iloc[0]].drop_duplicates("fingerprint")
         distinct = train.drop_duplicates("fingerprint")
-        checks = [self._overlap(trace, train, held_out), self._labels(distinct, held_out)]
+        checks = [self._inputs_change(others), self._overlap(trace, train, held_out), self._labels(distinct, held_out)]
         if len(held_out) < min(self.few, len(distinct) / 10):
             checks.append(iter([Suspect("tiny_validation", 0.8, f"validation has {len(held_out)} samples")]))
         return Diagnosis(found for check in checks for found in check)
+
+    def _inputs_change(self, others: pd.DataFrame) -> Iterator[Suspect]:
+        first, *later = [part for _, part in others.groupby(["split", "epoch"])]
+        if later and len(first) >= self.few and first["label"].nunique() > 1:
+            again = later[0]["fingerprint"].isin(first["fingerprint"]).mean()
+            if again < 0.5 and np.array_equal(first["label"], later[0]["label"]):
+                text = f"two evaluations have the same {len(first)} targets in order, but {again:.0%} of the inputs"
+                yield Suspect("augmentation_in_eval", 0.9, text)
 
     def _overlap(self, trace: Trace, train: pd.DataFrame, held_out: pd.DataFrame) -> Iterator[Suspect]:
         shared = held_out["fingerprint"].isin(train["fingerprint"])
@@ -84,6 +96,15 @@ class SplitChecks(Detector):
         elif share[unknown].sum() * len(ours) >= self.expected:
             text = f"training has no sample of class {values[unknown][0]:g}, validation has {held[unknown][0]}"
             yield Suspect("dropped_class", 0.8, text)
+        else:
+            due = held / len(theirs) * len(ours)
+            scarce = (due >= self.expected) & (known < due / 5) & (known < len(ours) / len(values) / 2)
+            if scarce.any():
+                k = int(np.argmin(np.where(scarce, known / np.maximum(due, 1), np.inf)))
+                text = (
+                    f"training has {known[k]} samples of class {values[k]:g}, by its share of validation {due[k]:.0f}"
+                )
+                yield Suspect("class_imbalance", 0.8, text)
 
 
 def _told_by_half(trace: Trace) -> bool:

@@ -16,11 +16,12 @@ class TargetLeakage(Detector):
     AUC of 0.95, which `worst_perimeter` of the breast cancer table and the petals of iris reach by nature. But natural
     features are strong in company, and their classes overlap; a column made from the label stands alone and encodes it:
 
-    - *One value*: nearly all samples of a class have one and the same value in it, hardly any other has (a flag, a label,
-      the number of treatments, which is 0 without the disease).
+    - *One value*: nearly all samples of a class have one and the same value in it, hardly any other has (a label, a
+      flag, the number of treatments, which is 0 without the disease).
     - *Clusters*: the classes are tight clusters in it; correlation ratio (between classes to total variance) 0.97.
     - *Rank*: for a continuous target, it explains 0.85 of the target's rank variance (Spearman's correlation 0.92;
-      leakcheck-ml alarms near 1). The lags of a time series do so together, not one alone.
+      leakcheck-ml alarms near 1), and either all of it, or repeats what other columns tell: together they come to
+      more than 1, as independent causes cannot. The lags of a time series do so in company.
 
     Several columns may leak, if the rest is far from it. Images, signals and tokens are no tables.
     """
@@ -41,20 +42,19 @@ class TargetLeakage(Detector):
             raise NotApplicable("no table of several columns with one target a row")
         if len(y) < self.rows or np.ptp(y) == 0:
             return HEALTHY
-        if len(np.unique(y)) > 20 or (y % 1).any():
-            measures = [("rank variance explained", self.explained, _rank_variance(x, y))]
+        continuous = len(np.unique(y)) > 20 or bool((y % 1).any())
+        if continuous:
+            measures = [("of the rank variance", self.explained, _rank_variance(x, y))]
         else:
-            one_value = _one_value(x, y, self.outside)
-            measures = [
-                ("of a class at one value", self.inside, one_value),
-                ("between classes", self.cluster, _ratio(x, y)),
-            ]
+            measures = [("between the classes", self.cluster, _ratio(x, y))]
+            measures.insert(0, ("of a class at one value", self.inside, _one_value(x, y, self.outside)))
         for name, limit, measure in measures:
             leaks, rest = np.flatnonzero(measure >= limit), measure[measure < limit]
-            if len(leaks) and len(rest) >= 2 and rest.max() < self.company * limit:
-                columns = ", ".join(map(str, leaks[:5]))
-                text = f"column {columns} of the input tells the target: {measure[leaks[0]]:.3f} {name}, next column "
-                return suspect("label_leakage", f"{text}{rest.max():.3f}, {len(y)} rows")
+            if len(leaks) == 0 or len(rest) < 2 or rest.max() >= self.company * limit:
+                continue
+            if not continuous or measure.max() > 0.99 or measure.max() + rest.max() > 1:
+                text = f"input column {', '.join(map(str, leaks[:5]))} tells the target: {measure.max():.3f} {name}"
+                return suspect("label_leakage", f"{text}, the next column {rest.max():.3f}, in {len(y)} rows")
         return HEALTHY
 
 

@@ -183,10 +183,8 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     assert rows.loc["flat_loss", "status"] == "ok"
     assert not rows.loc["flat_loss", "alarm"]
     assert rows.loc["oracle", "exact"]
-    project_card = bugbench(
-        "bug=lr_too_low", "bug.factor=1e-9", "workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false",
-        cwd=tmp_path,
-    )  # fmt: skip
+    choice = ["workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false"]
+    project_card = bugbench("bug=lr_too_low", "bug.factor=1e9", *choice, cwd=tmp_path)
     assert re.search(r"flat_loss.*lr_too_low.*right", project_card)
     assert "linear_net" in bugbench("--search-path", "mine", module="bugbench.catalogue", cwd=tmp_path)
 

@@ -53,6 +53,7 @@ class CharTransformer(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(vocabulary_size, width)
         self.position_embedding = nn.Embedding(context, width)
+        self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*[Block(width, heads, context, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary_size)
@@ -60,7 +61,7 @@ class CharTransformer(nn.Module):
     def forward(self, tokens):
         positions = torch.arange(tokens.size(1))
         x = self.token_embedding(tokens) + self.position_embedding(positions)
-        x = self.blocks(x)
+        x = self.blocks(self.dropout(x))
         return self.head(self.norm(x))
 
 

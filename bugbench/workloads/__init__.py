@@ -1,0 +1,1 @@
+"""The healthy programs: one PyTorch training script per file, which the bug cards edit."""

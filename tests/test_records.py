@@ -1,0 +1,144 @@
+"""What is known of the cases, kept and merged."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from bugbench.impact import IMPACT_COLUMNS
+from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
+from bugbench.scoring import Truth
+
+ORACLE = {"metric": "accuracy", "direction": "maximize", "bounds": [0.0, 1.0], "floor": 0.02}
+
+
+def record(bug="softmax_dim", workload="digits", seed=0, **changes) -> Record:
+    fields = {
+        **dict(bug=bug, fault="softmax_dim", family="loss", control=False, workload=workload, seed=seed, onset=0),
+        **dict(lines=[3, 4], accepts=["lr_too_high"], trace_key="a", twin_key="b", program_key="p", data="digits-0"),
+        **dict(oracle_bug=0.5, oracle_twin=0.9, reported_bug=0.5, reported_twin=0.9, crashed_bug=False, error=None),
+        **dict(seconds_bug=1.0, seconds_twin=2.0, oracle=ORACLE),
+    }
+    return Record(**{**fields, **changes})
+
+
+def verdicts(*detectors):
+    return pd.DataFrame({"detector": list(detectors), "alarm": True})
+
+
+def test_cases_are_read_back_in_order(tmp_path):
+    records = Records(tmp_path)
+    cases = [record(seed=10), record(seed=2), record("lr_too_low(factor=0.1)"), record(workload="char_lm", onset=None)]
+    for case in cases:
+        records.write(case, verdicts("one"))
+    assert records.read() == [cases[3], cases[2], cases[1], cases[0]]
+    folder = tmp_path / "runs" / "cases" / "digits" / "lr_too_low(factor=0.1)" / "seed-0"
+    assert sorted(path.name for path in folder.iterdir()) == ["case.json", "verdicts.parquet"]
+
+
+def test_some_cases_are_read(tmp_path):
+    records = Records(tmp_path)
+    cases = [record(seed=seed) for seed in range(3)]
+    for case in cases:
+        records.write(case, verdicts(f"of_{case.seed}"))
+    chosen = records.read(["digits/softmax_dim/seed-2", "digits/softmax_dim/seed-0", "digits/no_such/seed-0"])
+    assert chosen == [cases[0], cases[2]]
+    assert list(records.verdicts(chosen)["detector"]) == ["of_0", "of_2"]
+    assert Records(tmp_path / "elsewhere").read() == []
+    assert records.verdicts([]).empty
+
+
+def test_a_case_is_replaced(tmp_path):
+    records = Records(tmp_path)
+    records.write(record(), verdicts("one", "two"))
+    again = record(oracle_bug=None, crashed_bug=True, error="ValueError: no")
+    records.write(again, verdicts("three"))
+    assert records.read() == [again]
+    assert list(records.verdicts([again])["detector"]) == ["three"]
+
+
+def test_truth_of_a_case():
+    assert record(onset=7).truth == Truth(
+        "softmax_dim", "softmax_dim", "loss", False, "digits", 0, 7, [3, 4], ["lr_too_high"]
+    )
+
+
+def test_impact_of_cases():
+    cases = [record(seed=seed) for seed in range(5)] + [record("crash", seed=0, oracle_bug=None, crashed_bug=True)]
+    table = impact_of(cases).set_index("bug")
+    assert list(table.reset_index().columns) == IMPACT_COLUMNS
+    assert table.loc["softmax_dim", ["seeds", "state"]].tolist() == [5, "degraded"]
+    assert table.loc["softmax_dim", "effect"] == pytest.approx(0.4)
+    assert table.loc["softmax_dim", "key"] == "p"
+    assert table.loc["crash", ["seeds", "state"]].tolist() == [1, "crashed"]
+
+
+# -- merging ------------------------------------------------------------------------------------------------------
+
+
+def impact(*rows):
+    """Rows of (bug, workload, key, seeds, effect)."""
+    return pd.DataFrame(list(rows), columns=["bug", "workload", "key", "seeds", "effect"])
+
+
+def merged(known, *rows):
+    return merge_impact(known, impact(*rows)).to_numpy().tolist()
+
+
+KNOWN = impact(("a", "digits", "k", 5, 0.5), ("b", "digits", "k", 5, 0.25), ("b", "wine", "k", 3, 0.1))
+REST = [["b", "digits", "k", 5, 0.25], ["b", "wine", "k", 3, 0.1]]
+
+
+def test_nothing_known():
+    new = impact(("b", "wine", "k", 1, 0.5), ("a", "wine", "k", 1, 0.5))
+    assert merge_impact(None, new).equals(new)
+    assert merge_impact(KNOWN.iloc[:0], new).equals(new)
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        (("a", "digits", "k", 4, 0.9), False),  # the same programs with fewer seeds
+        (("a", "digits", "k", 1, 0.9), False),
+        (("a", "digits", "k", 5, 0.9), True),  # as many: the newer counts
+        (("a", "digits", "k", 6, 0.9), True),
+        (("a", "digits", "other", 1, 0.9), True),  # other programs: what was known is of the past
+    ],
+)
+def test_longer_measurements_of_the_same_programs_stay(row, kept):
+    first = list(row) if kept else ["a", "digits", "k", 5, 0.5]
+    assert merged(KNOWN, row) == [first, *REST]
+
+
+def test_new_rows_join_in_order():
+    assert merged(KNOWN, ("b", "cancer", "k", 1, 0.9), ("0", "wine", "k", 1, 0.8)) == [
+        ["0", "wine", "k", 1, 0.8],
+        ["a", "digits", "k", 5, 0.5],
+        ["b", "cancer", "k", 1, 0.9],
+        *REST,
+    ]
+
+
+def test_each_row_is_decided_by_itself():
+    rows = (("b", "wine", "k", 1, 0.9), ("a", "digits", "k", 9, 0.9))
+    assert merged(KNOWN, *rows) == [["a", "digits", "k", 9, 0.9], *REST]
+
+
+def test_nothing_measured():
+    assert merge_impact(KNOWN, KNOWN.iloc[:0]).equals(KNOWN)
+
+
+def test_merging_leaves_its_tables_alone():
+    known, new = KNOWN.copy(), impact(("a", "digits", "k", 9, 0.9))
+    before = new.copy()
+    merge_impact(known, new)
+    assert known.equals(KNOWN)
+    assert new.equals(before)
+
+
+def test_stored_table_comes_back_with_keys_as_text(tmp_path):
+    assert read_impact(tmp_path / "impact.csv") is None
+    table = impact_of([replace(record(seed=seed), program_key="0012e4567890") for seed in range(2)])
+    table.to_csv(tmp_path / "impact.csv", index=False)
+    stored = read_impact(tmp_path / "impact.csv")
+    assert stored.loc[0, "key"] == "0012e4567890"
+    assert merge_impact(stored, impact_of([replace(record(), program_key="0012e4567890")])).loc[0, "seeds"] == 2
