@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Suspect, Trace
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -13,8 +12,8 @@ IMAGE: dict[str, Transform] = {
     "left-right flip": lambda x: x[..., ::-1],
     "up-down flip": lambda x: x[..., ::-1, :],
     "half turn": lambda x: x[..., ::-1, ::-1],
-    "quarter turn": lambda x: np.rot90(x, 1, (-2, -1)),
-    "quarter turn back": lambda x: np.rot90(x, 3, (-2, -1)),
+    "quarter turn": lambda x: x.swapaxes(-2, -1)[..., ::-1],  # of images that are not square, too: it matches nothing
+    "quarter turn back": lambda x: x.swapaxes(-2, -1)[..., ::-1, :],
 }
 IMAGE_SHIFTS = [(1, -1), (-1, -1), (1, -2), (-1, -2)]  # pixels and axis
 SIGNAL: dict[str, Transform] = {"change of sign": lambda x: -x, "reversal": lambda x: x[..., ::-1]}
@@ -36,7 +35,7 @@ class AugmentationChecks(Detector):
       quarter of its lead on what is made of them.
 
     TheDeepChecker asks the model instead, whether activations of original and augmented data agree to 0.95; but a model
-    may have learnt the flips by heart. Targets other than one class a sample are not looked at.
+    may have learnt the flips by heart. No data says whether objects that always face one way may face the other.
     """
 
     access = {"data"}
@@ -74,11 +73,10 @@ class AugmentationChecks(Detector):
             if left > 1 - self.bad:
                 continue
             pairs = (plain, _likeness(transform(made), clean)), (among, turned)
-            better = [
-                after.max(axis=1) > np.maximum(before.max(axis=1) + self.margin, usual) for before, after in pairs
-            ]
-            share = better[0].mean()
-            if share > better[1].mean() + self.share:
+            share, by_nature = (
+                (b.max(axis=1) > np.maximum(a.max(axis=1) + self.margin, usual)).mean() for a, b in pairs
+            )
+            if share > by_nature + self.share:
                 text = f"{name} in {share:.0%} of the inputs or more; it leaves neighbours {left:.0%} of their lead"
                 found.append((share, Suspect("bad_augmentation", 0.9, text)))
         yield from (suspect for _, suspect in sorted(found, key=lambda pair: -pair[0])[:1])
@@ -91,13 +89,12 @@ class AugmentationChecks(Detector):
 
 def _labelled(pairs: list[tuple[Any, np.ndarray]], most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return up to ``most`` inputs as small images (N, C, H, W) or signals (N, C, 1, T), with a class each (N,)."""
-    chosen = [(x, y) for x, y in pairs if x.dtype.kind == "f" and y.dtype.kind in "iu" and y.shape == x.shape[:1]]
-    chosen = [(x, y) for x, y in chosen if x.shape[1:] == chosen[0][0].shape[1:] and 2 <= x.ndim <= 4]
+    pairs = [(x, y.reshape(-1)) for x, y in pairs if x.dtype.kind == "f" and y.size == len(x) and 2 <= x.ndim <= 4]
+    chosen = [(x, y) for x, y in pairs if x.shape[1:] == pairs[0][0].shape[1:] and not (y % 1).any() and y.min() >= 0]
     if not chosen:
         return np.zeros((0, 0, 0, 0)), np.zeros(0, int)
-    x, y = (np.concatenate(part)[:most] for part in zip(*chosen, strict=True))
-    if x.ndim == 4 and x.shape[-1] <= 4:
-        x = x.transpose(0, 3, 1, 2)  # channels last
+    x, y = np.concatenate([x for x, _ in chosen])[:most], np.concatenate([y for _, y in chosen])[:most].astype(int)
+    x = x.transpose(0, 3, 1, 2) if x.ndim == 4 and x.shape[-1] <= 4 else x  # channels last
     if x.ndim == 3 and (min(x.shape[1:]) < 6 or max(x.shape[1:]) > 3 * min(x.shape[1:])):
         x = (x if x.shape[1] < x.shape[2] else x.transpose(0, 2, 1))[:, :, None]  # channels and time
     x = x[:, None, None] if x.ndim == 2 else x[:, None] if x.ndim == 3 else x

@@ -26,6 +26,7 @@ class InputChecks(Detector):
     lead: float = 5.0  # over the second most frequent sample: a table with few values repeats many rows, not one
     outlier: float = 1000.0  # a log-normal feature with a deviation of 2.5, very long-tailed, comes to 60
     rows: int = 20  # fewer do not show a distribution
+    most: int = 1024  # rows, for speed
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         splits = dict.fromkeys(["train", *trace.steps["split"]])
@@ -53,7 +54,7 @@ class InputChecks(Detector):
 
     def _outliers(self, batches: list[Batch]) -> Iterator[Suspect]:
         alike = [b.inputs for b in batches if b.split == "train" and b.inputs.shape[1:] == batches[0].inputs.shape[1:]]
-        flat = np.concatenate(alike).reshape(sum(map(len, alike)), -1).astype(np.float64) if alike else np.zeros((0, 1))
+        flat = np.concatenate(alike)[: self.most].reshape(-1, alike[0][0].size) if alike else np.zeros((0, 1))
         if len(flat) < self.rows or flat.shape[1] == 0 or not np.isfinite(flat).all():
             return
         off = np.abs(flat - np.median(flat, axis=0))

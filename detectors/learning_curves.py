@@ -48,7 +48,8 @@ class LearningCurves(Detector):
             *(self._falls_slowly, self._stays_at_chance, self._never_leaves_chance, self._never_as_good),
             *(self._far_ahead, self._too_good),
         ]
-        found = next((f for rule in rules if (f := rule(curves))), None) if len(curves.loss) else None
+        with np.errstate(all="ignore"):  # a curve without noise has no correlation
+            found = next((f for rule in rules if (f := rule(curves))), None) if len(curves.loss) else None
         if not found:
             return HEALTHY
         faults, evidence = found
@@ -217,21 +218,24 @@ def _saw_tooth(c: Curves) -> Finding:
     same = np.mean([np.corrcoef(rest[i], rest[i + 1])[0, 1] for i in range(len(rest) - 1)])
     mean = rest.mean(axis=0)
     smooth = np.corrcoef(mean[:-1], mean[1:])[0, 1]  # a fixed order of mixed data repeats too, but jumps about
+    moves = np.diff(teeth.mean(axis=0))
+    upward = np.maximum(moves, 0).sum() / max(np.abs(moves).sum(), 1e-12)  # none where all just fall, and curve alike
     reference = c.chance or float(np.median(c.loss[:5]))
     high = (teeth.max(axis=1) > reference) & (teeth.min(axis=1) < 0.25 * reference)
-    if not same > 0.6 or not (smooth > 0.5 or high.mean() >= 0.8):
+    if not (same > 0.6 and upward > 0.1) or not (smooth > 0.5 or high.mean() >= 0.8):
         return None
     seen = f"each epoch has the same ups and downs between {teeth.min():.2g} and {teeth.max():.2g} (r = {same:.2f})"
     return "unshuffled_loader", seen
 
 
 def _decays_early(c: Curves) -> Finding:
-    small = c.lr < 1e-3 * np.nanmax(c.lr)
-    if len(c.lr) < 20 or not small[len(small) // 2 :].all() or not np.nanmax(c.lr) > 0:
+    rates = np.nan_to_num(c.lr)
+    small = rates < 1e-3 * rates.max()
+    if len(small) < 20 or not small[len(small) // 2 :].all():
         return None
-    changes = int((np.diff(c.lr[: c.first]) != 0).sum())
+    within = c.epochs > 1 and (np.diff(rates[: c.first]) != 0).sum() > 1
     seen = f"the learning rate is below a thousandth of its peak from step {int(np.argmax(small))} of {len(small)} on"
-    return ("scheduler_per_batch lr_decays_early" if changes > 1 else "lr_decays_early scheduler_per_batch"), seen
+    return ("scheduler_per_batch lr_decays_early" if within else "lr_decays_early scheduler_per_batch"), seen
 
 
 def _jumps(c: Curves) -> Finding:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from bugbench.detector import Detector, Diagnosis, Suspect, Trace
+from bugbench.trace import Batch
 
 
 @dataclass
@@ -18,7 +19,7 @@ class NormalizationChecks(Detector):
       et al., Efficient BackProp, 1998), and a first layer whose outputs are therefore spread by more than 2
       (TheDeepChecker's limit), which shows that the model does not scale its inputs itself.
     - *Two scales*: most features lie, in validation, outside all that training has shown or vary in another unit; or
-      all by one and the same factor.
+      all by one and the same factor. Where targets lie elsewhere, too, time went on: no alarm.
     - *Twice scaled*: levels k / K**2 with k up to K, as pixels have that were divided by K twice; or all features of a
       table at -mean / std, below 0, many by more than they vary, as (x - mean) / std makes of its own result.
     - *Scaled along the row*: the rows of a table, not its columns, have mean 0 and one deviation.
@@ -47,7 +48,7 @@ class NormalizationChecks(Detector):
             samples = _rows([b.samples for b in train if b.samples is not None and b.samples.shape == b.inputs.shape])
             sides = [flat] if samples is None else [flat, samples.reshape(len(samples), -1)]
             differing = min([list(self._two_scales(side, held)) for side in sides], key=len)
-            checks = [iter(differing), *checks, _pixels_twice(held)]
+            checks = [iter([] if _drift(train, held_out) else differing), *checks, _pixels_twice(held)]
         return Diagnosis({found.fault: found for check in checks for found in check}.values())
 
     def _raw(self, trace: Trace, flat: np.ndarray) -> Iterator[Suspect]:
@@ -73,6 +74,12 @@ class NormalizationChecks(Detector):
             )
             yield Suspect("train_only_normalization", 0.8, text)
             yield Suspect("wrong_statistics", 0.3, text)
+
+
+def _drift(train: list[Batch], held_out: list[Batch]) -> bool:
+    """Tell whether the targets of a regression lie elsewhere in validation, too: then time went on, as in a trend."""
+    ours, theirs = (np.concatenate([b.targets.ravel() for b in part]) for part in (train, held_out))
+    return ours.dtype.kind == "f" and bool(np.median(theirs) > ours.max() or np.median(theirs) < ours.min())
 
 
 def _pixels_twice(flat: np.ndarray) -> Iterator[Suspect]:

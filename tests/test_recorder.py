@@ -254,6 +254,16 @@ def test_statistics_of_layers(loop):
     assert len(trace.layers) == 1 + 2 + 2 + 2
 
 
+def test_activations_are_those_of_the_training_pass(loop):
+    """Not of a look at other data before the batch is logged."""
+    loop.forward()
+    loop.backward()
+    with torch.no_grad():
+        loop.model(100 * INPUTS)
+    loop.log()
+    assert statistics(loop.trace(), "out", "activation") == [5, 2, 3, 7, 0, 0]
+
+
 def test_gradients_are_those_the_step_saw(loop):
     """Clipped from (24, 10) to a norm of 13, and gone by the time the batch is logged."""
     loop.forward()
@@ -524,6 +534,13 @@ def test_output_gradients_of_cross_entropy(tmp_path):
     expected = (outputs.detach().softmax(dim=1) - F.one_hot(targets, 3)) / 5
     (batch,) = Trace(tmp_path / "trace").batches()
     np.testing.assert_allclose(batch.output_gradients, expected.numpy(), atol=1e-7)
+
+
+def test_batch_without_a_backward_pass_has_no_output_gradients(loop):
+    loop.step()
+    loop.forward()
+    loop.log()
+    assert [batch.output_gradients is None for batch in loop.trace().batches()] == [False, True]
 
 
 def test_evaluation_batches_have_no_output_gradients(loop):

@@ -216,8 +216,7 @@ def main(config, run):
     model = torch.nn.Sequential(torch.nn.Linear(1, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr)
     run.watch(model, optimizer)
-    if config.marker and not os.path.exists(config.marker):
-        open(config.marker, "w").close()
+    if os.path.exists(config.marker):
         if config.mode == "hang":
             time.sleep(3600)
         if config.mode == "die":
@@ -417,52 +416,6 @@ def test_outputs_that_cannot_be_scored_are_no_crash(store, workload):
     assert Trace(store.trace(outcome.key)).error is None
 
 
-@pytest.mark.parametrize(
-    ("mode", "seconds", "error"),
-    [("hang", 1, "TimedOut: no answer within 1 s"), ("die", LONG, "WorkerDied: the process ended with exit code 7")],
-)
-def test_post_mortem_is_transient_and_trained_again(store, workload, tmp_path, mode, seconds, error):
-    run = run_of(workload, mode=mode, marker=str(tmp_path / "was_here"))
-    key = store.key(run)
-    store.train_seconds = seconds
-    dead = store.train(run)
-    assert dead == Outcome(key, True, error, None, None, seconds, 0, transient=True)
-    assert store.outcome(key) is None
-    trace = Trace(store.trace(key))
-    assert trace.error == error
-    assert (len(trace.steps), trace.source, trace.config) == (0, PROGRAM, run.config)
-    assert trace.meta["classes"] == 2
-
-    diagnosed = store.root / "diagnoses" / key / "some-detector.json"
-    diagnosed.parent.mkdir(parents=True)
-    diagnosed.write_text("{}")
-    store.train_seconds = LONG
-    alive = store.train(run)
-    assert (alive.crashed, alive.steps, alive.transient) == (False, 3, False)
-    assert store.outcome(key) == alive
-    assert Trace(store.trace(key)).error is None
-    assert not diagnosed.exists(), "it was of another trace"
-
-
-def test_post_mortem_can_be_judged(store, workload, tmp_path):
-    run = run_of(workload, mode="die", marker=str(tmp_path / "was_here"))
-    key = store.train(run).key
-    path = tmp_path / "own.py"
-    path.write_text(
-        "from dataclasses import dataclass\nfrom bugbench.detector import *\n@dataclass\nclass Own(Detector):\n"
-        "    access = {'tensors', 'data', 'source'}\n    def diagnose(self, trace):\n"
-        "        parts = (trace.steps, trace.layers, trace.samples, trace.metrics, trace.batches())\n"
-        "        return suspect('any', str([len(part) for part in parts]) + trace.error)\n"
-    )
-    pool = WorkerPool("judge", 1)
-    try:
-        judge = Judge("own", path, frozenset({"tensors", "data", "source"}), {})
-        answer = Bench(tmp_path / "results", pool).judge(Exhibit(key, store.trace(key), tmp_path, {}), judge)
-    finally:
-        pool.close()
-    assert answer["suspects"][0]["evidence"].startswith("[0, 0, 0, 0, 0]WorkerDied")
-
-
 def test_damaged_outcome_is_trained_again(store, workload):
     run = run_of(workload)
     outcome = store.train(run)
@@ -487,6 +440,75 @@ def test_a_program_does_not_reach_the_next_one_in_its_process(pool, workload, tm
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
+def test_failure_of_the_harness_is_not_kept_as_a_result(store, workload, tmp_path):
+    dataset = tmp_path / "numbers.py"
+    dataset.write_text(DATASET.replace("def hidden_test", "def hidden_tests"))
+    outcome = store.train(run_of(replace(workload, dataset=dataset)))
+    assert outcome.error.startswith("the harness failed: AttributeError")
+    assert outcome.transient
+    assert store.outcome(outcome.key) is None
+
+
+# -- deaths (last, for each costs the pool its process) --------------------------------------------------------------
+
+COUNTS = """\
+from dataclasses import dataclass
+from bugbench.detector import *
+
+
+@dataclass
+class Counts(Detector):
+    access = {"tensors", "data", "source"}
+
+    def diagnose(self, trace):
+        parts = (trace.steps, trace.layers, trace.samples, trace.metrics, trace.batches())
+        return suspect("any", f"{[len(part) for part in parts]} {trace.error}")
+"""
+
+
+def diagnose(folder, key, trace):
+    """Return what a detector counts in a trace, or what it once did: the bench keeps it."""
+    path = folder / "counts.py"
+    path.write_text(COUNTS)
+    pool = WorkerPool("judge", 1)
+    try:
+        judge = Judge("counts", path, frozenset({"tensors", "data", "source"}), {})
+        answer = Bench(folder / "results", pool).judge(Exhibit(key, trace, folder, {}), judge)
+    finally:
+        pool.close()
+    return answer["suspects"][0]["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds", "error"),
+    [("hang", 1, "TimedOut: no answer within 1 s"), ("die", LONG, "WorkerDied: the process ended with exit code 7")],
+)
+def test_post_mortem_is_transient_and_trained_again(store, workload, tmp_path, mode, seconds, error):
+    marker = tmp_path / "not_today"
+    marker.touch()
+    run = run_of(workload, mode=mode, marker=str(marker))
+    key = store.key(run)
+    store.train_seconds = seconds
+    dead = store.train(run)
+    assert dead == Outcome(key, True, error, None, None, seconds, 0, transient=True)
+    assert store.outcome(key) is None
+    trace = Trace(store.trace(key))
+    assert trace.error == error
+    assert (len(trace.steps), trace.source, trace.config) == (0, PROGRAM, run.config)
+    assert trace.meta["classes"] == 2
+
+    seen = diagnose(tmp_path, key, store.trace(key))
+    assert seen == f"[0, 0, 0, 0, 0] {error}"
+    marker.unlink()
+    store.train_seconds = LONG
+    alive = store.train(run)
+    assert (alive.crashed, alive.steps, alive.transient) == (False, 3, False)
+    assert store.outcome(key) == alive
+    assert Trace(store.trace(key)).error is None
+    seen = diagnose(tmp_path, key, store.trace(key))
+    assert seen == "[3, 21, 12, 3, 3] None", "what was stored was of another trace"
+
+
 def test_error_while_progress_is_reported_does_not_mix_up_the_answers(store, workload):
     class Broken(Exception):
         pass
@@ -499,12 +521,3 @@ def test_error_while_progress_is_reported_does_not_mix_up_the_answers(store, wor
     outcome = store.train(run_of(workload, seed=12, epochs=2))
     assert outcome.steps == 2
     assert Trace(store.trace(outcome.key)).config["seed"] == 12
-
-
-def test_failure_of_the_harness_is_not_kept_as_a_result(store, workload, tmp_path):
-    dataset = tmp_path / "numbers.py"
-    dataset.write_text(DATASET.replace("def hidden_test", "def hidden_tests"))
-    outcome = store.train(run_of(replace(workload, dataset=dataset)))
-    assert outcome.error.startswith("the harness failed: AttributeError")
-    assert outcome.transient
-    assert store.outcome(outcome.key) is None
