@@ -119,9 +119,9 @@ def verdict(
     """Hold a diagnosis against the truth; return the row of one case and detector.
 
     The order of the suspects ranks them; the confidence decides nothing. On a control, silence is right in every
-    respect. ``line_right`` is None unless one of the first three suspects names a line and there is one to blame. ``delay``, from onset to
-    alarm, is NaN on controls, without an onset or an alarm, and where the alarm came before the onset: until then
-    the run was its healthy twin's, so whatever was seen in it is no evidence of the fault.
+    respect. ``line_right`` is None unless one of the first three suspects names a line and there is one to blame.
+    ``delay``, from onset to alarm, is NaN on controls, without an onset or an alarm, and where the alarm came before
+    the onset: until then the run was its healthy twin's, so whatever was seen in it is no evidence of the fault.
 
     Args:
         truth: of the case.

@@ -65,7 +65,9 @@ class LearningCurves(Detector):
         at = travelled[c.val_step if curve is c.val else np.linspace(0, len(c.loss), len(curve)).astype(int)]
         middle = np.interp((at[0] + at[-1]) / 2, at, curve)
         first, second = curve[0] - middle, middle - curve[-1]
-        steady = np.mean(np.diff(curve) < 0) >= 0.8
+        steady = np.mean(np.diff(curve) < 0) >= 0.8 and curve[0] < 1.1 * np.median(c.loss[:5])
+        if c.val_accuracy is not None and c.classes and c.val_accuracy[-1] > 0.5 + 0.5 / c.classes:
+            return None  # much has been learnt, whatever the loss says
         left = first + second < self.slow * curve[0]
         if c.chance:  # whoever sits at chance has arrived somewhere
             left &= curve[-1] > (1 - self.slow) * c.chance and abs(curve[-1] - c.chance) > 0.005 * c.chance
@@ -262,11 +264,12 @@ def _softmax_floor(c: Curves) -> Finding:
         return None
     floor = math.log(math.e + c.classes - 1) - 1
     end, right = float(c.parts[-1]), float(c.train_accuracy[-1])
-    expected = floor + 1 - right  # sure of all answers, and a wrong one costs one nat more
-    # with few classes a hard task comes near that loss by itself, so its floor must be seen
-    slack = 0.2 * (c.chance - floor) if c.classes > 4 else 0.05 * floor
-    reached = floor - 1e-4 < c.loss.min() < floor + slack
-    if right < 0.7 or not reached or abs(end - expected) > 0.1 * expected:
+    if right < 0.7 or c.loss.min() < floor - 1e-4:
+        return None
+    # with few classes a hard task may stay above that as well: there it must be reached, and the end be that of
+    # answers that are sure, of which a wrong one costs one nat more
+    sure = c.loss.min() < 1.05 * floor and abs(end - floor - 1 + right) < 0.1 * end
+    if c.classes < 5 and not sure:
         return None
     return (
         "redundant_softmax",

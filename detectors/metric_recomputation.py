@@ -68,7 +68,7 @@ class MetricRecomputation(Detector):
             if np.isclose(value * scale, right, rtol=self.tolerance, atol=1e-9):
                 return "right"
             clear = abs(right - value * scale) > self.visible * (1.0 if "acc" in name else abs(right))
-            if clear and total > 0 and np.isclose(value * scale, total, rtol=self.tolerance, atol=1e-9):
+            if clear and 0 < total < 1 and np.isclose(value * scale, total, rtol=self.tolerance, atol=1e-9):
                 return fault
             if clear and fault == "right" and np.isclose(value * scale, mean, rtol=self.tolerance, atol=1e-9):
                 return "mean_of_batch_means"

@@ -37,9 +37,11 @@ class RegressionLoss(Detector):
         batches = [
             b for b in trace.batches() if np.isfinite(b.loss) and b.outputs.size and np.isfinite(b.outputs).all()
         ]
-        if len(batches) < 2 or any(b.outputs.size != b.targets.size for b in batches):
-            return HEALTHY
         losses = np.array([b.loss for b in batches])
+        if len(batches) < 2 or np.ptp(losses) < 10 * self.tolerance * np.abs(losses).max():
+            return HEALTHY  # one number is soon explained
+        if any(b.outputs.size != b.targets.size for b in batches):
+            return HEALTHY
         binary = all(np.isin(b.targets, (0, 1)).all() for b in batches)
         counts = np.array([b.outputs.size for b in batches])
         for formulas in (_right_means, _wrong_means):
@@ -54,7 +56,7 @@ class RegressionLoss(Detector):
 
     def _factor(self, values: np.ndarray, losses: np.ndarray, counts: np.ndarray) -> float:
         """Return the constant that makes the means, their sums or their roots the losses, or 0."""
-        for form in (values, values * counts, np.sqrt(np.abs(values))):
+        for form in (values, values * counts, np.sqrt(np.abs(values))) if np.isfinite(values).all() else ():
             largest = np.abs(form).argmax()
             factor = losses[largest] / form[largest] if form[largest] else 0.0
             # a factor other than 1 must be borne out by losses that differ

@@ -16,7 +16,7 @@ class TargetLeakage(Detector):
     AUC of 0.95, which `worst_perimeter` of the breast cancer table and the petals of iris reach by nature. But natural
     features are strong in company, and their classes overlap; a column made from the label stands alone and encodes it:
 
-    - *One value*: nearly all samples of a class have one and the same value in it, hardly any other has (a label, a
+    - *One value*: nearly all samples of a class, or of all but one, have one and the same value in it, hardly any other has (a label, a
       flag, the number of treatments, which is 0 without the disease).
     - *Clusters*: the classes are tight clusters in it; correlation ratio (between classes to total variance) 0.97.
     - *Rank*: for a continuous target, it explains 0.85 of the target's rank variance (Spearman's correlation 0.92;
@@ -31,7 +31,7 @@ class TargetLeakage(Detector):
     outside: float = 0.1  # … and at most so many of all others
     cluster: float = 0.97  # the petals of iris have 0.94
     explained: float = 0.85  # of the rank variance
-    company: float = 0.7  # of the same measure in any further column speaks for strong features
+    company: float = 0.75  # of the same measure in any further column speaks for strong features
     rows: int = 50  # at least 20 of a class and 20 others, too
     columns: int = 512  # more are no table
 
@@ -59,10 +59,9 @@ class TargetLeakage(Detector):
 
 
 def _one_value(x: np.ndarray, y: np.ndarray, outside: float) -> np.ndarray:
-    """Return, per column, the largest share of a class at its middle value, less what others have there too much."""
+    """Return, per column, the largest share of a class (or of all but one) at its middle value, less others' excess."""
     best = np.zeros(x.shape[1])
-    for value in np.unique(y):
-        own = y == value
+    for own in (one for value in np.unique(y) for one in (y == value, y != value)):
         if own.sum() >= 20 and (~own).sum() >= 20:
             middle = np.sort(x[own], axis=0)[own.sum() // 2]
             others = (x[~own] == middle).mean(axis=0)

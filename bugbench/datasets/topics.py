@@ -1,4 +1,4 @@
-"""The Python documentation's own text, as ``pydoc_data.topics`` ships it, for character-level language models.
+"""The Python documentation's own text, from ``pydoc_data.topics``, for character-level language models.
 
 The topics repeat one another (``compound`` contains ``if``, ``for`` and ``try``), so a paragraph is kept only
 where it first occurs: otherwise the hidden test would contain training text. Whole topics are held out.
@@ -59,7 +59,7 @@ def _prefixes(text: str, size: int) -> tuple[list[str], np.ndarray]:
 
 
 def write_training_data(folder: Path) -> None:
-    """Write ``train.txt`` and ``vocabulary.json``: a list of all characters, a model's outputs in its order."""
+    """Write ``train.txt`` and ``vocabulary.json``: all characters, in the order of a model's outputs."""
     folder = Path(folder)
     (folder / "train.txt").write_text(_texts()[0], encoding="ascii")
     (folder / "vocabulary.json").write_text(json.dumps(list(VOCABULARY)), encoding="ascii")
@@ -71,7 +71,7 @@ def training_sample() -> tuple[list[str], np.ndarray]:
 
 
 def hidden_test() -> tuple[list[str], np.ndarray]:
-    """Return 1000 prefixes of 32 characters from held-out topics, with the indices (1000,) of the next ones."""
+    """Return 1000 prefixes of 32 characters from held-out topics and the indices (1000,) of the next ones."""
     return _prefixes(_texts()[1], HIDDEN_SIZE)
 
 

@@ -23,7 +23,8 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x):
         length = x.size(1)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        parts = self.qkv(x).chunk(3, dim=-1)  # then (batch, heads, length, width / heads) each
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (batch, heads, length, length)
         scores = scores.masked_fill(~self.mask[:length, :length], float("-inf"))
         weights = F.softmax(scores, dim=-1)
@@ -99,7 +100,8 @@ def build_loaders(train_tokens, val_tokens, config):
 
 
 def build_model(config, vocabulary):
-    return CharTransformer(len(vocabulary), config.context, config.width, config.heads, config.depth, config.dropout)
+    size = len(vocabulary)
+    return CharTransformer(size, config.context, config.width, config.heads, config.depth, config.dropout)
 
 
 def build_optimizer(model, config):
@@ -151,7 +153,7 @@ def main(config, run):
     run.watch(model, optimizer)
 
     for _ in range(config.epochs):
-        batches = islice(train_loader, config.steps_per_epoch)  # a random part of the text, another each time
+        batches = islice(train_loader, config.steps_per_epoch)  # another part of the text each time
         train_epoch(model, batches, optimizer, run)
         evaluate(model, val_loader, run)
         scheduler.step()
