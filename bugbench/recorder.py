@@ -24,7 +24,6 @@ from typing import Any
 import torch
 import yaml
 from bugbench.tensor_summary import fingerprint, summarize
-from bugbench.trace import is_power_step
 from bugbench.trace_writer import TraceWriter
 from bugbench.vision_operators import declare_vision_operators
 from bugbench.watching import Watched
@@ -56,6 +55,13 @@ class Schedule:
         return index & (index - 1) == 0
 
 
+def is_power_step(step: int) -> bool:
+    """Tell whether ``step`` is one of 5, 10, 20, 50, 100, 200, 500, …"""
+    while step >= 10 and step % 10 == 0:
+        step //= 10
+    return step in (1, 2, 5)
+
+
 class Recorder:
     """Records one run into a trace folder.
 
@@ -78,7 +84,8 @@ class Recorder:
     ) -> None:
         self.schedule = schedule or Schedule()
         self.step = 0  # training batches logged so far
-        self.epoch = 0  # evaluations reported so far
+        self.epoch = 0  # evaluations reported so far; several splits after the same step are one evaluation
+        self._evaluated_at: int | None = None
         self.writer = TraceWriter(Path(folder))
         self._meta: dict[str, Any] = {"task": task, "classes": classes}
         self._on_progress = on_progress
@@ -114,12 +121,12 @@ class Recorder:
             samples: the examples before random augmentation, if there is any: their fingerprints tell which
                 samples were seen. Left out, the inputs' own are taken.
         """
-        training = split == "train"
-        closely = self.schedule.statistics(self.step) if training else self.schedule.evaluation(self.epoch)
+        training, epoch = split == "train", self._epoch_of(split)
+        closely = self.schedule.statistics(self.step) if training else self.schedule.evaluation(epoch)
         row: dict[str, Any] = {
             "split": split,
             "step": self.step,
-            "epoch": self.epoch,
+            "epoch": epoch,
             "loss": loss.detach() if isinstance(loss, torch.Tensor) else float(loss),
             "lr": self._learning_rate(),
             "mode": self._mode(),
@@ -133,9 +140,7 @@ class Recorder:
                 for watched in self._watched:
                     watched.complete(row)
         self.writer.add_step(row)
-        self.writer.add_samples(
-            split, self.epoch, self.step, fingerprint(inputs if samples is None else samples), targets
-        )
+        self.writer.add_samples(split, epoch, self.step, fingerprint(inputs if samples is None else samples), targets)
         keep = self.schedule.batch(self.step) if training else True
         if keep:
             tensors = {
@@ -149,7 +154,7 @@ class Recorder:
                 tensors["output_gradients"] = gradient
             if samples is not None:
                 tensors["samples"] = samples
-            self.writer.add_batch(split, self.step, self.epoch, row["mode"], tensors, keep=training or closely)
+            self.writer.add_batch(split, self.step, epoch, row["mode"], tensors, keep=training or closely)
         self._events.clear()
         self._modes.clear()
         for watched in self._watched:
@@ -163,10 +168,11 @@ class Recorder:
     def log_metrics(self, split: str, **metrics: float) -> None:
         """Record what the program reports of itself. Reporting on any split but "train" ends an epoch."""
         for name, value in metrics.items():
-            self.writer.add_metric(split, self.epoch, self.step, name, float(value))
+            self.writer.add_metric(split, self._epoch_of(split), self.step, name, float(value))
         self._events.clear()
-        if split != "train":
+        if split != "train" and self._evaluated_at != self.step:
             self.epoch += 1
+            self._evaluated_at = self.step
             if self._on_progress:
                 self._on_progress(self.step, self.epoch)
 
@@ -183,6 +189,9 @@ class Recorder:
             "versions": {"torch": torch.__version__},
         }
         self.writer.write(self._meta, predictions, error)
+
+    def _epoch_of(self, split: str) -> int:
+        return self.epoch - 1 if split != "train" and self._evaluated_at == self.step else self.epoch
 
     # -- what the hooks report -----------------------------------------------------------------------------------
 

@@ -40,13 +40,6 @@ CURVE_COLUMNS = ["split", "step", "epoch", "loss", "lr"]
 STATISTICS = ("mean", "std", "min", "max", "zero_share", "nonfinite")
 
 
-def is_power_step(step: int) -> bool:
-    """Tell whether ``step`` is one of 5, 10, 20, 50, 100, 200, 500, …"""
-    while step >= 10 and step % 10 == 0:
-        step //= 10
-    return step in (1, 2, 5)
-
-
 def export(trace: Path, destination: Path, access: Iterable[str], until: int | None = None) -> None:
     """Copy what ``access`` grants from ``trace`` into ``destination``, as files of their own (no links).
 

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from bugbench.trace import CURVE_COLUMNS, STATISTICS
 from safetensors.numpy import save_file
 
+EVALUATION_BYTES = 2 * 2**20  # of an evaluation, the batches that fit are kept: a trace stays a few MiB
+
 
 class TraceWriter:
     """The rows of one run, and the folder they go to."""
@@ -23,6 +25,7 @@ class TraceWriter:
         self._metrics: list[tuple[str, int, int, str, float]] = []
         self._samples: list[tuple[str, int, int, Any, Any]] = []
         self._batches: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        self._sizes: dict[tuple[str, int], int] = {}
         self._latest: dict[str, tuple[int, list[dict[str, Any]]]] = {}
 
     def add_step(self, row: dict[str, Any]) -> None:
@@ -40,6 +43,11 @@ class TraceWriter:
 
     def add_batch(self, split: str, step: int, epoch: int, mode: str, tensors: Mapping[str, Any], keep: bool) -> None:
         """Keep a batch for good, or only until the next evaluation of the same split begins."""
+        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        before = self._sizes.get((split, step), 0)
+        self._sizes[split, step] = before + size
+        if split != "train" and before and before + size > EVALUATION_BYTES:
+            return
         batch = {"mode": mode, "epoch": epoch, **{k: t.detach().clone() for k, t in tensors.items()}}
         if keep:
             self._latest.pop(split, None)

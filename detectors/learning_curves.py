@@ -23,10 +23,11 @@ class LearningCurves(Detector):
     1. the loss is not finite; a cross-entropy is negative; every evaluation is the same to the last digit;
     2. saw-tooth: later epochs all have the same ups and downs, and these are smooth or go from far below chance to
        above it (a fixed order of mixed data repeats as well, but is neither);
-    3. the first batches multiply the loss by five; the last fifth of the run lies above all first batches;
+    3. the first batches multiply the loss by three; the last fifth of the run lies above all first batches;
     4. many answers are right but the loss stays at ln(e + C - 1) - 1, the least that a softmax before the
-       cross-entropy lets it reach; the learning rate is a thousandth of its peak for half of the run or more;
-    5. slow and nearly linear: the second half falls at least half as much as the first, and most of the loss is left;
+       cross-entropy lets it reach, or above chance;
+    5. the learning rate is below a thousandth of its peak for half of the run or more; the loss falls slowly and
+       nearly linearly: in the second half at least half as much as in the first, and most of it is left;
     6. the whole run stays at chance (at an R2 of 0); or training improves and evaluation stays at chance;
     7. evaluation is never as good as training was on new batches: in the first epoch all are new, so that their loss is
        a fair estimate (progressive validation, Blum, Kalai & Langford 1999) which further training only should beat;
@@ -44,7 +45,8 @@ class LearningCurves(Detector):
     def diagnose(self, trace: Trace) -> Diagnosis:
         curves = Curves(trace)
         rules: list[Callable[[Curves], Finding]] = [
-            *(_not_finite, _negative, _unmoved, _saw_tooth, _jumps, _rises, _softmax_floor, _decays_early),
+            *(_not_finite, _negative, _unmoved, _saw_tooth, _jumps, _rises, _softmax_floor, _contradicts_itself),
+            _decays_early,
             *(self._falls_slowly, self._stays_at_chance, self._never_leaves_chance, self._never_as_good),
             *(self._far_ahead, self._too_good),
         ]
@@ -58,7 +60,7 @@ class LearningCurves(Detector):
     def _falls_slowly(self, c: "Curves") -> Finding:
         # evaluations are of the same samples each time, and so have less noise than training batches
         curve, name = (c.val, "evaluation") if len(c.val) > 4 else (c.parts, "training")
-        if len(c.loss) < 20 or len(curve) < 5 or not curve[0] > 0:
+        if len(c.loss) < 20 or len(curve) < 5 or not curve[0] > 0 or c.knows:
             return None
         # where steps are too small the loss falls in proportion to the sum of the learning rates, schedule or not
         travelled = np.append(0.0, np.cumsum(np.nan_to_num(c.lr, nan=1.0)))
@@ -66,8 +68,6 @@ class LearningCurves(Detector):
         middle = np.interp((at[0] + at[-1]) / 2, at, curve)
         first, second = curve[0] - middle, middle - curve[-1]
         steady = np.mean(np.diff(curve) < 0) >= 0.8 and curve[0] < 1.1 * np.median(c.loss[:5])
-        if c.val_accuracy is not None and c.classes and c.val_accuracy[-1] > 0.5 + 0.5 / c.classes:
-            return None  # much has been learnt, whatever the loss says
         left = first + second < self.slow * curve[0]
         if c.chance:  # whoever sits at chance has arrived somewhere
             left &= curve[-1] > (1 - self.slow) * c.chance and abs(curve[-1] - c.chance) > 0.005 * c.chance
@@ -83,6 +83,8 @@ class LearningCurves(Detector):
             seen = f"R2 is never above {c.r2.max():.2g}: the mean predicts as well"
         elif c.chance and c.parts[1:].min() > (1 - self.near) * c.chance:
             seen = f"the loss stays at {c.parts[-1]:.3g}, and a uniform guess costs {c.chance:.3g}"
+            if c.knows:
+                return "redundant_softmax lr_too_low", seen + f", but {c.right:.0%} are right"
             if c.parts[1:].max() > 1.1 * c.chance:
                 return "lr_too_high large_init misaligned_labels", seen
             if c.parts[-1] > 1.005 * c.chance:
@@ -96,13 +98,10 @@ class LearningCurves(Detector):
         if not c.chance or c.epochs < 2 or not len(c.val) or c.val.min() < low or c.parts[-1] > 0.85 * c.chance:
             return None
         seen = f"training reaches {c.parts[-1]:.3g}, evaluation only {c.val.min():.3g}; a guess costs {c.chance:.3g}"
-        right = c.val_accuracy.max() if c.val_accuracy is not None else math.nan
-        if right > 0.5 + 0.5 / c.classes:
-            return "softmax_dim miscalibrated", seen + f", but {right:.0%} are right"
         if np.mean(np.diff(c.loss[: c.first]) < 0) > 0.9:  # no noise between batches
             return "same_batch train_only_normalization", seen
-        if right < 0.5 / c.classes:
-            return "label_off_by_one class_map_mismatch unshuffled_split", seen + f", and only {right:.1%} are right"
+        if c.val_accuracy is not None and c.val_accuracy.max() < 0.5 / c.classes:
+            return "label_off_by_one class_map_mismatch unshuffled_split", seen + "; fewer are right than of guesses"
         if c.fresh < low:  # nobody knows by heart what he sees for the first time
             return "train_only_normalization unshuffled_split class_map_mismatch label_off_by_one", seen
         return "misaligned_labels label_noise", seen
@@ -144,6 +143,7 @@ class Curves:
         fresh: mean loss of the second half of the first epoch, whose batches were all new.
         val: mean loss per evaluation, ``val_step`` batches into the run.
         val_accuracy, train_accuracy, r2: as reported, None if they were not.
+        right: best accuracy of an evaluation, 0 if unknown; ``knows``: whether a guess would give far less.
         chance: ln C where the first losses show that the loss is a mean cross-entropy, else 0.
     """
 
@@ -166,6 +166,8 @@ class Curves:
         self.val, self.val_step = means.to_numpy(dtype=np.float64), means.index.to_numpy()
         self.val_accuracy = _reported(trace.metrics[trace.metrics["split"] != "train"], "acc")
         self.train_accuracy = _reported(trace.metrics[trace.metrics["split"] == "train"], "acc")
+        self.right = 0.0 if self.val_accuracy is None else float(self.val_accuracy.max())
+        self.knows = self.classes > 1 and self.right > (0.1 if self.classes >= 20 else 0.5 + 0.5 / self.classes)
         self.r2 = _reported(trace.metrics[trace.metrics["split"] != "train"], "^r2$")
         uniform = math.log(self.classes) if self.classes > 1 else 0.0
         known = self.task in ("classification", "language_model") and len(self.loss) > 0
@@ -241,13 +243,20 @@ def _decays_early(c: Curves) -> Finding:
 
 
 def _jumps(c: Curves) -> Finding:
-    start, early = float(c.loss[0]), c.loss[: max(10, len(c.loss) // 20)].max()
-    if not early > 5 * max(start, c.chance) or not c.parts[-1] < start or start <= 0:
+    start, early = float(c.loss[0]), np.sort(c.loss[: max(10, len(c.loss) // 20)])
+    if len(early) < 10 or not early[-2] > 3 * max(start, c.chance) or not c.parts[-1] < 2 * start:
         return None
-    return (
-        "lr_too_high missing_normalization large_init",
-        f"the loss jumps from {start:.3g} to {early:.3g} at the start",
-    )
+    seen = f"the loss jumps from {start:.3g} to {early[-1]:.3g} at the start"
+    if c.classes > 1 and c.task == "classification" and start > 3 * math.log(c.classes):
+        return "missing_normalization large_init lr_too_high", seen + ", and a uniform guess costs less than either"
+    return "lr_too_high missing_normalization large_init", seen
+
+
+def _contradicts_itself(c: Curves) -> Finding:
+    if not c.chance or not c.knows or not len(c.val) or c.val.min() < c.chance:
+        return None
+    seen = f"{c.right:.0%} of the evaluation are right at a loss of {c.val.min():.3g}; a guess costs"
+    return "softmax_dim miscalibrated", f"{seen} {c.chance:.3g}"
 
 
 def _rises(c: Curves) -> Finding:
@@ -255,8 +264,12 @@ def _rises(c: Curves) -> Finding:
     if len(c.loss) < 20 or not end > 1.05 * max(start, 0):
         return None
     seen = f"the loss rises: the first batches have at most {start:.3g}, the last fifth {end:.3g}"
-    steadily = np.mean(np.diff(c.parts) > 0) >= 0.8 and c.loss.min() > 0.95 * c.loss[0]
-    return ("flipped_sign lr_too_high" if steadily else "lr_too_high missing_zero_grad loss_reduction_sum"), seen
+    if np.mean(np.diff(c.parts) > 0) >= 0.8 and c.loss.min() > 0.95 * c.loss[0]:
+        return "flipped_sign lr_too_high", seen + ", steadily"
+    since = int(np.argmax(c.loss > 1.5 * np.median(c.loss[:3])))
+    if since >= 10:  # a rate that is too high is so from the first step; a sum of gradients grows
+        return "missing_zero_grad lr_too_high loss_reduction_sum", seen + f", but not before step {since}"
+    return "lr_too_high loss_reduction_sum missing_zero_grad", seen + f", from step {since} on"
 
 
 def _softmax_floor(c: Curves) -> Finding:

@@ -16,8 +16,8 @@ class TargetLeakage(Detector):
     AUC of 0.95, which `worst_perimeter` of the breast cancer table and the petals of iris reach by nature. But natural
     features are strong in company, and their classes overlap; a column made from the label stands alone and encodes it:
 
-    - *One value*: nearly all samples of a class, or of all but one, have one and the same value in it, hardly any other has (a label, a
-      flag, the number of treatments, which is 0 without the disease).
+    - *One value*: nearly all samples of a class, or of all but one, have one and the same value in it, and hardly any
+      other has (a label, a flag, the number of treatments, which is 0 without the disease).
     - *Clusters*: the classes are tight clusters in it; correlation ratio (between classes to total variance) 0.97.
     - *Rank*: for a continuous target, it explains 0.85 of the target's rank variance (Spearman's correlation 0.92;
       leakcheck-ml alarms near 1), and either all of it, or repeats what other columns tell: together they come to

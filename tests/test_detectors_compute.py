@@ -919,6 +919,7 @@ SICK = {
     "bottomless": (["nll_on_logits"], -0.05 * STEPS**1.5 - 0.1, {}),
     "rises_steadily": (["flipped_sign", "lr_too_high"], 2.4 * np.exp(STEPS / 100) * np.exp(0.05 * NOISE), {}),
     "rises_and_stays": (["lr_too_high"], np.minimum(2.0 + STEPS, 9) * np.exp(0.2 * NOISE), {}),
+    "falls_then_rises": (["missing_zero_grad"], np.where(STEPS < 40, falling(), 1.0 * np.exp((STEPS - 40) / 40)), {}),
     "jumps": (["lr_too_high"], falling() + 50 * (STEPS == 2) + 30 * (STEPS == 3), {}),
     "chance": (
         ["misaligned_labels"],

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from bugbench.recorder import Recorder
+from bugbench.recorder import Recorder, is_power_step
 from bugbench.rerun import Probe, StopRun, load_program, seed_everything
-from bugbench.trace import CURVE_COLUMNS, STATISTICS, Batch, MissingAccess, Trace, export, is_power_step
+from bugbench.trace import CURVE_COLUMNS, STATISTICS, Batch, MissingAccess, Trace, export
 from torch import nn
 
 ALWAYS = {"meta.json", "error.txt", "metrics.parquet", "steps.parquet"}

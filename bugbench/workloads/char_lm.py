@@ -23,9 +23,10 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x):
         length = x.size(1)
-        parts = self.qkv(x).chunk(3, dim=-1)  # then (batch, heads, length, width / heads) each
+        parts = self.qkv(x).chunk(3, dim=-1)
+        # Each (batch, heads, length, width / heads); the scores are (batch, heads, length, length).
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (batch, heads, length, length)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
         scores = scores.masked_fill(~self.mask[:length, :length], float("-inf"))
         weights = F.softmax(scores, dim=-1)
         mixed = (weights @ v).transpose(1, 2).flatten(2)
@@ -153,7 +154,8 @@ def main(config, run):
     run.watch(model, optimizer)
 
     for _ in range(config.epochs):
-        batches = islice(train_loader, config.steps_per_epoch)  # another part of the text each time
+        # Another part of the text each time.
+        batches = islice(train_loader, config.steps_per_epoch)
         train_epoch(model, batches, optimizer, run)
         evaluate(model, val_loader, run)
         scheduler.step()

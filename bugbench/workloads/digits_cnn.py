@@ -57,7 +57,8 @@ def normalize(inputs, mean, std):
 
 def augment(inputs):
     """Turn and shift every image a little, each in its own way."""
-    background = inputs.min().item()  # black, whatever normalization made of it
+    # Black, whatever normalization made of it.
+    background = inputs.min().item()
     transform = v2.Compose(
         [
             v2.RandomAffine(
