@@ -7,6 +7,7 @@ gets a new process.
 """
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -229,6 +230,7 @@ def serve(handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], d
         except Exception as error:
             answer = {"failure": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")
+        gc.collect()  # models, hooks and recorders refer to each other in circles
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ class BatchIndependence(Detector):
     def diagnose(self, trace: Trace) -> Diagnosis:
         task = trace.meta.get("task")
         run = _first_batch(trace, None)
-        if task in ("classification", "language_model") and (axis := _softmax_axis(run)) is not None:
-            if _coupled(run, _first_batch(trace, axis)):
-                evidence = f"the outputs' gradient sums to zero over axis {axis}; one row's output changes the others'"
-                return suspect("softmax_dim", evidence)
+        axis = _softmax_axis(run) if task in ("classification", "language_model") else None
+        if axis is not None and _coupled(run, _first_batch(trace, axis)):
+            evidence = f"the outputs' gradient sums to zero over axis {axis}; one row's output changes the others'"
+            return suspect("softmax_dim", evidence)
         model = run.models[0].eval()
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None for m in model.modules()):
             raise NotApplicable("batch norm without running statistics couples the batch on purpose")
@@ -160,7 +160,10 @@ def _differ(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _judge_rows(run: FirstBatch, outputs: torch.Tensor) -> Diagnosis | None:
     """Put another sample into the middle row, and see which rows of the outputs change."""
-    middle = len(outputs) // 2
+    middle, rows = len(outputs) // 2, len(outputs)
+    relations = [a for a in run.tensors if a is not run.inputs and (a.shape[:1] != (rows,) or a.shape[1:2] == (rows,))]
+    if relations:  # edges of a graph, say, which couple the rows on purpose
+        return None
     other = next((row for row in run.inputs if not torch.equal(row, run.inputs[middle])), None)
     if other is None:
         return None

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from bugbench.recorder import Recorder, Schedule, program_traceback
 from bugbench.rerun import Probe, load_program, seed_everything
 from bugbench.trace import Trace
+from bugbench.trace_writer import EVALUATION_BYTES
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -806,3 +807,26 @@ def test_program_that_fails_by_itself_keeps_its_trace(tmp_path):
         '    raise ValueError("the fifth wheel")',
         "ValueError: the fifth wheel",
     ]
+
+
+def test_large_evaluations_are_cut_but_never_to_nothing(tmp_path: Path) -> None:
+    """Of each evaluation the first batch is kept whatever its size, and further ones up to EVALUATION_BYTES."""
+    run = Recorder(tmp_path / "trace", classes=2)
+    rows = EVALUATION_BYTES // 4 // 2  # with as many outputs again, one batch fills the budget
+    for _ in range(2):
+        big = torch.zeros(rows, 1)
+        run.log_batch("val", inputs=big, targets=torch.zeros(rows, dtype=torch.uint8), outputs=big, loss=0.0)
+    run.log_metrics("val", loss=0.0)
+    run.finish()
+    trace = Trace(tmp_path / "trace")
+    assert len(trace.batches("val")) == 1
+    assert len(trace.steps) == 2
+
+
+def test_two_splits_at_the_same_step_are_one_evaluation(tmp_path: Path) -> None:
+    run = Recorder(tmp_path / "trace")
+    for split in ("val", "test"):
+        run.log_metrics(split, loss=1.0)
+    run.finish()
+    assert Trace(tmp_path / "trace").metrics[["split", "epoch"]].values.tolist() == [["val", 0], ["test", 0]]
+    assert run.epoch == 1
