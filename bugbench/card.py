@@ -198,5 +198,5 @@ def change_config(config: Mapping[str, Any], changes: Mapping[str, Any], where: 
         if isinstance(value, int):
             scaled = match.group(1) in "*/" and value > 0 and amount > 0
             changed = max(round(changed), 1) if scaled else round(changed)
-        result[name] = changed
+        result[name] = changed if isinstance(changed, int) else float(f"{changed:.12g}")  # 7, not 7.000000000000001
     return result

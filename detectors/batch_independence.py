@@ -88,12 +88,13 @@ class FirstBatch(Probe):
             )
 
     @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [a for a in [*self.call[0], *self.call[1].values()] if isinstance(a, torch.Tensor)]
+
+    @property
     def inputs(self) -> Any:
         """The model's first argument that has a row for each row of the outputs."""
-        arguments = [*self.call[0], *self.call[1].values()]
-        return next(
-            (a for a in arguments if isinstance(a, torch.Tensor) and a.shape[:1] == self.outputs.shape[:1]), None
-        )
+        return next((a for a in self.tensors if a.shape[:1] == self.outputs.shape[:1]), None)
 
     def _after_forward(self, model: nn.Module, arguments: Any, keywords: Any, outputs: Any) -> Any:
         if not torch.is_grad_enabled() or self.targets is not None:
@@ -104,7 +105,7 @@ class FirstBatch(Probe):
         self.outputs = outputs.detach().clone()
         if self.replace is not None:
             rows = self.outputs.movedim(self.replace, 0)
-            farthest = (rows - rows[0]).flatten(1).norm(dim=1).argmax()
+            farthest = (rows - rows[0]).reshape(len(rows), -1).norm(dim=1).argmax()
             difference = torch.zeros_like(rows)
             difference[0] = rows[farthest] - rows[0]
             outputs = outputs + difference.movedim(0, self.replace)

@@ -45,7 +45,8 @@ def test_edited_program_betrays_nothing(bug: str, workload: str) -> None:
     edited = apply(CARDS[bug], CATALOGUE.workloads[workload])[0].source
     added = [line for line in edited.splitlines() if line not in source.splitlines()]
     assert not [line for line in added if "#" in line]
-    assert not [name for name in CARDS if len(name) > 4 and re.search(rf"\b{name}\b", edited)]
+    bugs = [card.id for card in CARDS.values() if not card.control]  # controls bear names of torch's own words
+    assert not [name for name in bugs if re.search(rf"\b{name}\b", edited)]
 
 
 @pytest.mark.parametrize(("bug", "workload"), [p for p in PAIRS if CARDS[p[0]].variants])
@@ -72,7 +73,7 @@ def test_card_is_complete(bug: str) -> None:
     assert card.sources
     assert card.fault not in card.accepts
     text = (ROOT / "bugs" / f"{bug}.yaml").read_text()
-    assert len(text.splitlines()) <= 45
+    assert len(text.splitlines()) <= 60  # about 20; more only for variants
     assert any(bug == b for b, _ in PAIRS), "applies nowhere"
     if card.control and bug != "none":
         assert card.fools, "a control says which detector or rule it is known to fool"

@@ -729,6 +729,8 @@ IN_LOSS = "F.cross_entropy(outputs[:, :-1].flatten(0, 1), targets[:, 1:].flatten
 
 def program(folder, task, model, data, loss):
     source = PROGRAM.format(model=model, data=data, loss=loss)
+    if "edges" in data:
+        source = source.replace("model(inputs)", "model(inputs, edges)")
     Recorder(folder, task=task, classes=3 if task == "classification" else 11).finish()
     (folder / "data").mkdir()
     (folder / "config.yaml").write_text("seed: 3\n")
@@ -769,6 +771,19 @@ INDEPENDENT = {
         "F.cross_entropy(F.normalize(outputs) @ F.normalize(outputs).T * 5, torch.arange(6).roll(1))",
     ),
     "series": ("classification", LSTM.format(batch_first=True), SERIES, MEAN),
+    "graph": (
+        "classification",
+        MLP.format(outputs="self.net(x + edges @ x)").replace("(self, x)", "(self, x, edges)"),
+        VECTORS.replace("inputs,", "edges = torch.rand(6, 6); inputs,"),
+        MEAN,
+    ),
+    "binary": (
+        "classification",
+        MLP.format(outputs="self.net(x)[:, 0]"),
+        VECTORS,
+        "F.binary_cross_entropy_with_logits(outputs, (targets > 0).float())",
+    ),
+    "regression": ("regression", MLP.format(outputs="self.net(x)"), VECTORS, "F.mse_loss(outputs, inputs[:, :3])"),
     "causal": ("language_model", attention(LATER), TOKENS, OF_TOKENS),
     "causal_shift_in_loss": ("language_model", attention(LATER), SAME_TOKENS, IN_LOSS),
     "tagger": ("classification", attention("None"), TOKENS, OF_TOKENS),

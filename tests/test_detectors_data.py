@@ -17,6 +17,7 @@ from bugbench.detectors.always_healthy import AlwaysHealthy
 from bugbench.detectors.augmentation_checks import AugmentationChecks
 from bugbench.detectors.finite_checks import FiniteChecks
 from bugbench.detectors.input_checks import InputChecks
+from bugbench.detectors.label_alignment import LabelAlignment
 from bugbench.detectors.label_checks import LabelChecks
 from bugbench.detectors.label_coverage import LabelCoverage
 from bugbench.detectors.loader_checks import LoaderChecks
@@ -36,6 +37,7 @@ DATA_DETECTORS: list[type[Detector]] = [
     AugmentationChecks,
     FiniteChecks,
     InputChecks,
+    LabelAlignment,
     LabelChecks,
     LabelCoverage,
     LoaderChecks,
@@ -292,7 +294,8 @@ def test_time_series_in_order(tmp_path, kind):
 def test_rare_classes(tmp_path):
     generator = np.random.default_rng(0)
     y = np.minimum(generator.geometric(0.15, 1200) - 1, 29)
-    Run(tmp_path / "t", *parts(generator.normal(size=(1200, 8)), y), classes=30)
+    x = generator.normal(size=(1200, 8)) + 0.1 * y[:, None]
+    Run(tmp_path / "t", *parts(x, y), classes=30)
     silent(tmp_path / "t")
 
 
@@ -664,6 +667,37 @@ def test_labels_permuted_in_training(tmp_path):
     Run(tmp_path / "m", (x, torch.tensor([3, 0, 7, 1, 9, 2, 4, 5, 8, 6])[y]), val, classes=10)
     assert faults(LabelChecks, tmp_path / "o")[0] == "label_off_by_one"
     assert faults(LabelChecks, tmp_path / "m")[0] == "class_map_mismatch"
+
+
+# -- label_alignment ---------------------------------------------------------------------------------------------------
+
+
+def test_labels_of_other_samples(tmp_path):
+    torch.manual_seed(0)
+    for name, data, task, classes in (
+        ("t", table(), "classification", 3),
+        ("d", digits(), "classification", 10),
+        ("r", regression(), "regression", None),
+    ):
+        (x, y), (u, v) = data
+        settings = {"task": task, "classes": classes, "epochs": 8}
+        Run(tmp_path / name, (x, y[torch.randperm(len(y))]), (u, v[torch.randperm(len(v))]), **settings)
+        assert faults(LabelAlignment, tmp_path / name) == ["misaligned_labels"]
+        silent(tmp_path / name, LabelAlignment)
+
+
+def test_a_failed_run_on_sound_data_is_not_misaligned(tmp_path):
+    Run(tmp_path / "t", *table(), classes=3, lr=0.0)
+    assert faults(LabelAlignment, tmp_path / "t") == []
+
+
+def test_parity_is_hard_but_sound(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 2, (900, 4)) * 2.0 - 1 + generator.normal(0, 0.1, (900, 4))
+    y = (x.prod(axis=1) > 0).astype(int)
+    model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))
+    Run(tmp_path / "t", *parts(x, y), classes=2, model=model, lr=1.0, epochs=25)
+    assert faults(LabelAlignment, tmp_path / "t") == []
 
 
 # -- target_leakage ----------------------------------------------------------------------------------------------------
