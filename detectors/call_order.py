@@ -20,7 +20,8 @@ class CallOrder(Detector):
     * no zero_grad between most pairs of steps: ``missing_zero_grad``;
     * zero_grad between backward and step: ``zero_grad_after_backward``;
     * step between forward and backward: ``step_before_backward``;
-    * backward, but never a step, and a loss that does not fall: ``missing_step``.
+    * backward, but never a step, and a loss that does not fall: ``missing_step``;
+    * steps that change no weight, in spite of gradients: ``optimizer_wrong_params``.
 
     Gradients may also be cleared in ways that leave no call (``p.grad = None``), or the wrong ones be cleared. Where
     the outputs are a linear layer's, the gradient of its bias is the column sum of d loss / d outputs: that of this
@@ -54,6 +55,8 @@ class CallOrder(Detector):
             pairs = [p for p in calls.split("S")[1:-1] if "Z" in p or "|" not in p]  # across a gap nothing is known
             kept = sum("Z" not in p and "F" in p for p in pairs)
             adds_up = None if model else self._adds_up(trace)
+            if not model and _moves_nothing(trace.steps):
+                return suspect("optimizer_wrong_params", "there are gradients and steps, but no step changes a weight")
             if adds_up:
                 return suspect("missing_zero_grad", "the outputs' bias has as gradient the sum over all batches so far")
             if adds_up is None and len(pairs) > 1 and kept > self.share * len(pairs):
@@ -99,6 +102,14 @@ class CallOrder(Detector):
 
 def _statistics(values: np.ndarray) -> np.ndarray:
     return np.array([values.mean(), values.std(), values.min(), values.max()])
+
+
+def _moves_nothing(steps: pd.DataFrame) -> bool:
+    """Tell whether no recorded step changed a weight, although there were gradients and a learning rate."""
+    if not {"update_norm", "grad_norm"} <= set(steps.columns):
+        return False
+    seen = steps[steps["update_norm"].notna() & (steps["grad_norm"] > 0) & (steps["lr"] > 0)]
+    return len(seen) > 2 and bool((seen["update_norm"] == 0).all())
 
 
 def _calls(steps: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, str]:

@@ -84,17 +84,23 @@ class LearningCurves(Detector):
             return None
         if c.r2 is not None and c.r2.max() < 0.01:
             seen = f"R2 is never above {c.r2.max():.2g}: the mean predicts as well"
-        elif c.chance and c.parts[1:].min() > (1 - self.near) * c.chance:
-            seen = f"the loss stays at {c.parts[-1]:.3g}, and a uniform guess costs {c.chance:.3g}"
-            if c.knows:
-                return "redundant_softmax lr_too_low", seen + f", but {c.right:.0%} are right"
-            if c.parts[1:].max() > 1.1 * c.chance:
-                return "lr_too_high large_init misaligned_labels", seen
-            if c.parts[-1] > 1.005 * c.chance:
-                return "lr_too_low clip_too_small misaligned_labels", seen + "; it does not even get to that"
-        else:
+            if c.parts[-1] < 0.7 * c.parts[0]:
+                return "train_only_normalization misaligned_labels", seen + ", though the training loss falls"
+            return "misaligned_labels zero_inputs label_broadcast dead_relu lr_too_low", seen
+        if not c.chance or c.parts[1:].min() < (1 - self.near) * c.chance:
             return None
-        return "misaligned_labels zero_inputs label_broadcast dead_relu lr_too_low", seen
+        seen = f"the loss stays at {c.parts[-1]:.3g}, and a uniform guess costs {c.chance:.3g}"
+        if len(c.val) and c.val.min() < (1 - 2 * self.near) * c.chance:
+            return "excess_dropout augmentation_too_strong", seen + f", but evaluation gets to {c.val.min():.3g}"
+        if c.knows:
+            return "redundant_softmax lr_too_low", seen + f", but {c.right:.0%} are right"
+        if c.parts[1:].max() > 1.1 * c.chance:
+            return "lr_too_high large_init misaligned_labels", seen
+        if c.parts[-1] < 1.005 * c.chance:
+            return "misaligned_labels zero_inputs dead_relu lr_too_low", seen
+        if np.corrcoef(c.parts, np.arange(len(c.parts)))[0, 1] < -0.6:
+            return "lr_too_low clip_too_small misaligned_labels", seen + " and is still on its way there"
+        return "zero_grad_after_backward missing_step optimizer_wrong_params lr_too_low", seen + " and goes nowhere"
 
     def _never_leaves_chance(self, c: "Curves") -> Finding:
         low = (1 - self.near) * c.chance
@@ -103,9 +109,10 @@ class LearningCurves(Detector):
         seen = f"training reaches {c.parts[-1]:.3g}, evaluation only {c.val.min():.3g}; a guess costs {c.chance:.3g}"
         if np.mean(np.diff(c.loss[: c.first]) < 0) > 0.9:  # no noise between batches
             return "same_batch train_only_normalization", seen
-        if c.val_accuracy is not None and c.val_accuracy.max() < 0.5 / c.classes:
+        if c.val_accuracy is not None and c.val_accuracy[-1] < 0.5 / c.classes:
             return "label_off_by_one class_map_mismatch unshuffled_split", seen + "; fewer are right than of guesses"
-        if c.fresh < low:  # nobody knows by heart what he sees for the first time
+        # nobody knows by heart what he sees for the first time: it is the evaluation that differs, and from the start
+        if c.fresh < low or c.val[0] > self.gap * c.fresh:
             return "train_only_normalization unshuffled_split class_map_mismatch label_off_by_one", seen
         return "misaligned_labels label_noise", seen
 
@@ -196,9 +203,13 @@ def _not_finite(c: Curves) -> Finding:
     seen = f"the loss of step {step} is {c.loss[step]}"
     if not step:
         return "nan_inputs divide_by_zero_std log_of_zero exp_overflow", seen
+    seen += f", after {before[-1]:.3g}"
+    if c.task != "regression" and c.classes and before.min() < 0:
+        return "nll_on_logits flipped_sign", seen + ", and a cross-entropy cannot be negative"
     if np.isinf(c.loss[step]) or before[-5:].max() > 2 * np.median(before[:5]):
-        return "lr_too_high exp_overflow inf_inputs", seen + f", after {before[-1]:.3g}"
-    return "nan_inputs log_of_zero sqrt_grad_at_zero", seen + f", after {before[-1]:.3g}"
+        climbs = np.mean(np.diff(before) > 0) > 0.8 and before.min() > 0.8 * before[0]  # what is too fast overshoots
+        return ("flipped_sign lr_too_high" if climbs else "lr_too_high exp_overflow inf_inputs"), seen
+    return "nan_inputs log_of_zero sqrt_grad_at_zero", seen
 
 
 def _negative(c: Curves) -> Finding:
@@ -211,12 +222,8 @@ def _negative(c: Curves) -> Finding:
 
 
 def _unmoved(c: Curves) -> Finding:
-    if (
-        len(c.val) < 3
-        or not 0 <= np.ptp(c.val) <= 1e-7 * abs(c.val[0])
-        or c.parts[-1] < 0.5 * c.parts[0]
-        or not c.val[0]
-    ):
+    same = len(c.val) > 2 and 0 <= np.ptp(c.val) <= 1e-7 * abs(c.val[0])
+    if not same or not c.val[0] or c.parts[-1] < 0.5 * c.parts[0]:
         return None
     seen = f"all {len(c.val)} evaluations give {c.val[0]:.6g}: the weights do not move"
     return "zero_grad_after_backward missing_step optimizer_wrong_params step_before_backward", seen
@@ -279,7 +286,8 @@ def _rises(c: Curves) -> Finding:
     if len(c.loss) < 20 or not end > 1.05 * max(start, 0):
         return None
     seen = f"the loss rises: the first batches have at most {start:.3g}, the last fifth {end:.3g}"
-    if np.mean(np.diff(c.parts) > 0) >= 0.8 and c.loss.min() > 0.95 * c.loss[0]:
+    smooth = np.array([np.median(c.loss[i : i + 5]) for i in range(len(c.loss) - 4)])
+    if np.mean(np.diff(c.parts) > 0) >= 0.8 and smooth.min() > 0.95 * smooth[0]:
         return "flipped_sign lr_too_high", seen + ", steadily"
     since = int(np.argmax(c.loss > 1.5 * np.median(c.loss[:3])))
     if since >= 10:  # a rate that is too high is so from the first step; a sum of gradients grows

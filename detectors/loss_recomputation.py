@@ -26,8 +26,8 @@ class LossRecomputation(Detector):
     gradient, which sums to zero (as softmax - onehot does over the classes: PyTorch's CrossEntropyLoss). Where the
     right formula holds: outputs that are probabilities but taken for logits, ``redundant_softmax``, or that a ReLU or
     sigmoid has cut, ``activation_on_logits``; loss or gradient with the sign turned, ``flipped_sign``. A sum instead of
-    a mean is a matter of the learning rate, so ``loss_reduction_sum`` is named only where the loss doubled at once or
-    never fell (TheDeepChecker's divergence, x2).
+    a mean is a matter of the learning rate: ``loss_reduction_sum`` only where the loss also tripled or never fell by a
+    tenth.
     """
 
     access = {"data"}
@@ -91,7 +91,7 @@ class LossRecomputation(Detector):
                 return suspect("activation_on_logits", evidence)
         count = np.mean([v.y.sum() for v in views])
         late = np.median(curve[-max(len(curve) // 5, 1) :])
-        if count > 1.5 and abs(factor / count - 1) < 0.01 and not max(curve[:10].max() / 2, late) < curve[0]:
+        if count > 1.5 and abs(factor / count - 1) < 0.01 and not max(curve.max() / 3, late / 0.9) < curve[0]:
             return suspect("loss_reduction_sum", f"the loss is a sum over {count:.0f} entries and does not come down")
         return HEALTHY
 

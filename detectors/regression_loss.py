@@ -26,7 +26,8 @@ class RegressionLoss(Detector):
     cross-entropy of logits or of probabilities. Wrong: the same error over all pairs of a batch, which broadcasting
     makes of (B, 1) against (B,) (PyTorch warns of it in MSELoss), ``label_broadcast``; between outputs and inputs,
     ``wrong_target``; binary cross-entropy that takes sigmoids for logits, ``activation_on_logits``; a distance to class
-    indices, ``mse_for_classes``; loss or gradient with the sign turned, ``flipped_sign``.
+    indices, ``mse_for_classes``; loss or gradient with the sign turned, ``flipped_sign``. A sum instead of a mean is a
+    matter of the learning rate: ``loss_reduction_sum`` only where the loss also tripled or never fell by a tenth.
     """
 
     access = {"data"}
@@ -51,12 +52,13 @@ class RegressionLoss(Detector):
                     fault, _, formula = words.rpartition(": ")
                     if fault:
                         return suspect(fault, f"{formula} gives the loss of {len(batches)} batches, the right one not")
-                    return self._after(formula, factor, batches, binary, trace.meta.get("task"))
+                    return self._after(formula, factor, batches, binary, trace)
         return HEALTHY
 
     def _factor(self, values: np.ndarray, losses: np.ndarray, counts: np.ndarray) -> float:
         """Return the constant that makes the means, their sums or their roots the losses, or 0."""
-        for form in (values, values * counts, np.sqrt(np.abs(values))) if np.isfinite(values).all() else ():
+        sums, roots = values * counts, np.sqrt(np.abs(values))
+        for form in (values, sums, roots) if np.isfinite(values).all() else ():
             largest = np.abs(form).argmax()
             factor = losses[largest] / form[largest] if form[largest] else 0.0
             # a factor other than 1 must be borne out by losses that differ
@@ -64,11 +66,11 @@ class RegressionLoss(Detector):
             if (differ or abs(abs(factor) - 1) < self.tolerance) and np.allclose(
                 losses, factor * form, rtol=self.tolerance, atol=1e-7 * abs(factor)
             ):
-                return float(factor)
+                return float(factor * (counts.mean() if form is sums else 1))
         return 0.0
 
-    def _after(self, formula: str, factor: float, batches: list[Batch], binary: bool, task: str | None) -> Diagnosis:
-        """Judge what the right formula leaves open: the sign, and what the numbers mean."""
+    def _after(self, formula: str, factor: float, batches: list[Batch], binary: bool, trace: Trace) -> Diagnosis:
+        """Judge what the right formula leaves open: the sign, what the numbers mean, and the reduction."""
         ascents = [share for b in batches if (share := _ascent(b, binary)) is not None]
         if factor < 0 or (len(ascents) > 1 and min(ascents) >= self.agreement):
             return suspect("flipped_sign", f"the loss is {factor:.3g} times the {formula}, and its gradient ascends")
@@ -76,9 +78,15 @@ class RegressionLoss(Detector):
         if formula == "binary cross-entropy of logits" and outputs.min() >= 0 and outputs.max() <= 1 and outputs.any():
             evidence = f"the logits lie in [{outputs.min():.2g}, {outputs.max():.2g}], as a sigmoid's outputs do"
             return suspect("activation_on_logits", evidence)
-        classes = task == "classification" and all(np.equal(np.round(b.targets), b.targets).all() for b in batches)
+        classes = trace.meta.get("task") == "classification" and all(
+            np.equal(np.round(b.targets), b.targets).all() for b in batches
+        )
         if classes and formula in DISTANCES:
             return suspect("mse_for_classes", f"the loss is the {formula} between outputs and class indices")
+        count, curve = np.mean([b.outputs.size for b in batches]), trace.train_steps()["loss"].to_numpy()
+        late = np.median(curve[-max(len(curve) // 5, 1) :])
+        if count > 1.5 and abs(factor / count - 1) < 0.01 and not max(curve.max() / 3, late / 0.9) < curve[0]:
+            return suspect("loss_reduction_sum", f"the loss is a sum over {count:.0f} entries and does not come down")
         return HEALTHY
 
 

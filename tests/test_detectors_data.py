@@ -102,11 +102,9 @@ class Run:
 def suspects(detector: type[Detector] | Detector, folder: Path, until: int | None = None) -> list[Suspect]:
     """Diagnose with nothing but the files that the detector's access grants."""
     detector = detector() if isinstance(detector, type) else detector
-    for number in itertools.count():
-        copy = folder.with_name(f"{folder.name}-copy{number}")
-        if not copy.exists():
-            break
-    export(folder, copy, detector.access, until)
+    copy = folder.with_name(f"{folder.name} {'+'.join(sorted(detector.access))} {until}")
+    if not copy.exists():
+        export(folder, copy, detector.access, until)
     return list(detector.diagnose(Trace(copy)).suspects)
 
 
