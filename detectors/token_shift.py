@@ -66,8 +66,8 @@ def _compared(batch: Batch) -> np.ndarray | None:
         return None
     scores = log_softmax(batch.outputs.astype(np.float64), axis=-1)
     for shift in range(3):
-        moved = np.full(batch.targets.shape, -1, dtype=np.int64)
-        moved[:, : moved.shape[1] - shift] = batch.targets[:, shift:]
+        moved: np.ndarray = np.full(batch.targets.shape, -1, dtype=np.int64)
+        moved[:, : batch.targets.shape[1] - shift] = batch.targets[:, shift:]
         counted = (moved >= 0) & (moved < scores.shape[-1])
         own = np.take_along_axis(scores, np.where(counted, moved, 0)[..., None], axis=-1)[..., 0]
         if counted.any() and np.isclose(-own[counted].mean(), batch.loss, rtol=1e-4):
