@@ -47,7 +47,7 @@ def verdicts(home: Path, bug: str, seed: int = 0, workload: str = FAST) -> pd.Da
 def test_one_bug_shows_diff_twin_and_verdicts(home: Path) -> None:
     output = bugbench("bug=nan_inputs", f"workload={FAST}", cwd=home)
     assert "fault: nan_inputs" in output
-    assert re.search(r"^-.*fill", output, re.MULTILINE), "the diff shows what was taken away"
+    assert re.search(r"^-.*isnan", output, re.MULTILINE), "the diff shows what was taken away"
     assert "healthy twin" in output
     assert "hidden test accuracy" in output
     assert re.search(r"finite_checks.*nan_inputs.*right", output)
@@ -66,7 +66,7 @@ def test_sweep_writes_verdicts_and_tables(home: Path) -> None:
     assert scores["finite_checks"] == 1
     assert (home / "results" / "leaderboard.md").read_text().startswith("# Leaderboard")
     rows = verdicts(home, "nan_inputs")
-    assert (rows["status"] == "ok").all(), rows[["status", "reason"]]
+    assert rows["status"].isin(["ok", "not_applicable"]).all(), rows[["status", "reason"]]
     assert rows.loc["finite_checks", "exact"]
     assert rows.loc["oracle", "line_right"]
     healthy = verdicts(home, "none")
@@ -184,7 +184,7 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     assert not rows.loc["flat_loss", "alarm"]
     assert rows.loc["oracle", "exact"]
     choice = ["workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false"]
-    project_card = bugbench("bug=lr_too_low", "bug.factor=1e9", *choice, cwd=tmp_path)
+    project_card = bugbench("bug=lr_too_low", "bug.factor=1e-9", *choice, cwd=tmp_path)
     assert re.search(r"flat_loss.*lr_too_low.*right", project_card)
     assert "linear_net" in bugbench("--search-path", "mine", module="bugbench.catalogue", cwd=tmp_path)
 

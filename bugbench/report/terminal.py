@@ -87,7 +87,7 @@ def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
 
 def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
     for column in ("detector", "access", "says", "verdict", "alarm", "evidence"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("detector", "verdict"))
     order = ["exact", "top3", "family_right", "alarm", "detector"]
     for _, row in rows.sort_values(order, ascending=[False, False, False, False, True]).iterrows():
         suspects = json.loads(row["suspects"])
