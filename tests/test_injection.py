@@ -2,8 +2,8 @@
 
 import ast
 import pickle
-import shutil
 import subprocess
+import sys
 from textwrap import dedent
 
 import pytest
@@ -79,7 +79,7 @@ def change(source, find, action, text=True, within=None):
 
 
 def is_formatted(source):
-    ruff = [shutil.which("ruff") or "ruff", "format", "--isolated", "--line-length", "120", "--check", "-"]
+    ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "--check", "-"]
     return subprocess.run(ruff, input=source.encode(), capture_output=True).returncode == 0
 
 
