@@ -23,7 +23,7 @@ from bugbench.runner import digest
 from bugbench.trace import export
 from bugbench.worker import TimedOut, WorkerDied, WorkerPool
 
-JUDGING_FILES = ("judging.py", "diagnosing.py", "trace.py", "rerun.py", "detector.py")
+JUDGING_FILES = ("judging.py", "diagnosing.py", "trace.py", "rerun.py", "detector.py", "class_view.py", "first_batch.py")
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,9 @@ class CallOrder(Detector):
     batch alone if gradients are cleared, of all batches so far if not. This identity, where it applies, overrules
     the calls; so do zeros that come back into a gradient, which they cannot while gradients add up.
 
-    No order of its own: zero_grad before or after the step or the forward pass, several backward passes per step
-    (accumulation), closures (the optimizer steps first and calls forward and backward), a step logged with the next
-    batch. Calls between the last batch and the metrics of an epoch are not recorded, so pairs of steps across that
-    gap are not judged.
+    All the same: zero_grad before or after step or forward, several backward passes per step, closures (the optimizer
+    steps first and calls forward and backward), a step logged with the next batch. Calls between the last batch and the
+    metrics of an epoch are not recorded, so pairs of steps across that gap are not judged.
     """
 
     access = {"tensors", "data"}
@@ -47,37 +46,31 @@ class CallOrder(Detector):
             closure = "B" in calls and -1 < calls.find("S") < calls.find("B")
             who = f" of {model.rstrip('.')}" if model else ""
             if steps and not closure and (times := calls.count("BZS")) > self.share * steps:
-                evidence = f"zero_grad{who} came between backward and step before {times} of {steps} steps"
-                return suspect("zero_grad_after_backward", evidence)
+                return suspect("zero_grad_after_backward", f"zero_grad{who} preceded {times} of {steps} steps directly")
             if (times := calls.replace("Z", "").count("FSB")) > self.share * steps:
-                evidence = f"{times} of {steps} steps{who} came between forward and backward"
-                return suspect("step_before_backward", evidence)
+                return suspect("step_before_backward", f"{times} of {steps} steps{who} came before the backward pass")
             pairs = [p for p in calls.split("S")[1:-1] if "Z" in p or "|" not in p]  # across a gap nothing is known
             kept = sum("Z" not in p and "F" in p for p in pairs)
-            adds_up = None if model else self._adds_up(trace)
             if not model and _moves_nothing(trace.steps):
                 return suspect("optimizer_wrong_params", "there are gradients and steps, but no step changes a weight")
-            if adds_up:
+            if adds_up := None if model else self._adds_up(trace):
                 return suspect("missing_zero_grad", "the outputs' bias has as gradient the sum over all batches so far")
             if adds_up is None and len(pairs) > 1 and kept > self.share * len(pairs):
                 return suspect("missing_zero_grad", f"no zero_grad{who} between {kept} of {len(pairs)} pairs of steps")
             train = trace.train_steps()
             if not steps and calls.count("B") and len(train) >= self.patience and np.isfinite(train["lr"]).any():
-                quarter = len(train) // 4
-                before, after = train["loss"][:quarter].median(), train["loss"][-quarter:].median()
-                if not after < before - train["loss"][:quarter].std():
+                quarter = train["loss"].head(len(train) // 4)
+                if not train["loss"].tail(len(quarter)).median() < quarter.median() - quarter.std():
                     return suspect("missing_step", f"{len(train)} batches{who} and no optimizer step")
         return HEALTHY
 
     def _adds_up(self, trace: Trace) -> bool | None:
         """Tell whether gradients are sums over batches, as the bias of the outputs' layer and zeros show."""
         gradients = trace.layers[trace.layers["kind"] == "gradient"].set_index("step")
-        every = trace.train_steps().set_index("step")["order"].str.contains("step", na=False)
-        biases = gradients[gradients["layer"].str.endswith("bias")]
+        if not trace.train_steps()["order"].str.contains("step", na=False).all():
+            return None  # accumulation: a sum over batches is in order
         batches = {b.step: b.output_gradients for b in trace.batches() if b.output_gradients is not None}
-        if not every.all():  # accumulation: a sum over batches is in order
-            return None
-        for _, recorded in biases.groupby("layer"):
+        for _, recorded in gradients[gradients["layer"].str.endswith("bias")].groupby("layer"):
             total, answers = np.zeros(()), []
             for step in range(4):
                 if step not in batches or step not in recorded.index or batches[step].ndim < 2:
@@ -106,8 +99,7 @@ def _statistics(values: np.ndarray) -> np.ndarray:
 
 def _moves_nothing(steps: pd.DataFrame) -> bool:
     """Tell whether no recorded step changed a weight, although there were gradients and a learning rate."""
-    if not {"update_norm", "grad_norm"} <= set(steps.columns):
-        return False
+    steps = steps.reindex(columns=["update_norm", "grad_norm", "lr"])
     seen = steps[steps["update_norm"].notna() & (steps["grad_norm"] > 0) & (steps["lr"] > 0)]
     return len(seen) > 2 and bool((seen["update_norm"] == 0).all())
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from bugbench.class_view import spread
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Trace, suspect
 from bugbench.trace import Batch
 from scipy.special import expit, xlogy
@@ -23,28 +24,26 @@ class RegressionLoss(Detector):
     Arithmetic on the recorded batches, in float64, for targets with one number for each output. A fault is named only
     if its formula gives the recorded loss of all batches, up to a constant factor, and the right one does not. Right:
     the mean or sum of squared, absolute or Huber errors, the root of the mean square, and for targets 0 and 1 binary
-    cross-entropy of logits or of probabilities. Wrong: the same error over all pairs of a batch, which broadcasting
-    makes of (B, 1) against (B,) (PyTorch warns of it in MSELoss), ``label_broadcast``; between outputs and inputs,
-    ``wrong_target``; binary cross-entropy that takes sigmoids for logits, ``activation_on_logits``; a distance to class
-    indices, ``mse_for_classes``; loss or gradient with the sign turned, ``flipped_sign``. A sum instead of a mean is a
-    matter of the learning rate: ``loss_reduction_sum`` only where the loss also tripled or never fell by a tenth.
+    cross-entropy of logits or of probabilities. Wrong: the error over all pairs of a batch, which broadcasting makes of
+    (B, 1) against (B,) (PyTorch warns of it in MSELoss), ``label_broadcast``; between outputs and inputs,
+    ``wrong_target``; binary cross-entropy that takes sigmoids for logits, ``activation_on_logits``; distance to class
+    indices, ``mse_for_classes``; loss or gradient with the sign turned, ``flipped_sign``; a sum instead of a mean, but
+    only where the loss tripled or never fell by a tenth, for it depends on the rate, ``loss_reduction_sum``.
     """
 
     access = {"data"}
     tolerance: float = 1e-4  # relative; float32 losses agree with float64 ones to 1e-6
+    most: int = 10  # batches looked at, spread over the run, for speed
     agreement: float = 0.99  # share of gradients that must have the wrong sign; the rest is left to ties
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        batches = [
-            b for b in trace.batches() if np.isfinite(b.loss) and b.outputs.size and np.isfinite(b.outputs).all()
-        ]
-        losses = np.array([b.loss for b in batches])
-        if len(batches) < 2 or np.ptp(losses) < 10 * self.tolerance * np.abs(losses).max():
-            return HEALTHY  # one number is soon explained
-        if any(b.outputs.size != b.targets.size for b in batches):
+        batches = spread(trace.batches(), self.most)
+        if len(batches) < 2 or any(b.outputs.size != b.targets.size for b in batches):
+            return HEALTHY
+        losses, counts = np.array([(b.loss, b.outputs.size) for b in batches]).T
+        if np.ptp(losses) < 10 * self.tolerance * np.abs(losses).max():  # one number is soon explained
             return HEALTHY
         binary = all(np.isin(b.targets, (0, 1)).all() for b in batches)
-        counts = np.array([b.outputs.size for b in batches])
         for formulas in (_right_means, _wrong_means):
             tables = [formulas(b, binary) for b in batches]
             for words in tables[0]:
@@ -61,11 +60,9 @@ class RegressionLoss(Detector):
         for form in (values, sums, roots) if np.isfinite(values).all() else ():
             largest = np.abs(form).argmax()
             factor = losses[largest] / form[largest] if form[largest] else 0.0
-            # a factor other than 1 must be borne out by losses that differ
-            differ = len(form) > 2 and np.ptp(form) > 0.01 * np.abs(form).max()
-            if (differ or abs(abs(factor) - 1) < self.tolerance) and np.allclose(
-                losses, factor * form, rtol=self.tolerance, atol=1e-7 * abs(factor)
-            ):
+            differ = len(form) > 2 and np.ptp(form) > 0.01 * np.abs(form).max()  # to bear out a factor other than 1
+            close = np.allclose(losses, factor * form, rtol=self.tolerance, atol=1e-7 * abs(factor))
+            if close and (differ or abs(abs(factor) - 1) < self.tolerance):
                 return float(factor * (counts.mean() if form is sums else 1))
         return 0.0
 
@@ -75,17 +72,14 @@ class RegressionLoss(Detector):
         if factor < 0 or (len(ascents) > 1 and min(ascents) >= self.agreement):
             return suspect("flipped_sign", f"the loss is {factor:.3g} times the {formula}, and its gradient ascends")
         outputs = np.concatenate([b.outputs.ravel() for b in batches])
-        if formula == "binary cross-entropy of logits" and outputs.min() >= 0 and outputs.max() <= 1 and outputs.any():
-            evidence = f"the logits lie in [{outputs.min():.2g}, {outputs.max():.2g}], as a sigmoid's outputs do"
-            return suspect("activation_on_logits", evidence)
-        classes = trace.meta.get("task") == "classification" and all(
-            np.equal(np.round(b.targets), b.targets).all() for b in batches
-        )
-        if classes and formula in DISTANCES:
+        if formula == "binary cross-entropy of logits" and 0 <= outputs.min() < outputs.max() <= 1:
+            return suspect("activation_on_logits", f"the logits lie in [{outputs.min():.2g}, {outputs.max():.2g}]")
+        whole = all(np.equal(np.round(b.targets), b.targets).all() for b in batches)
+        if whole and trace.meta.get("task") == "classification" and formula in DISTANCES:
             return suspect("mse_for_classes", f"the loss is the {formula} between outputs and class indices")
-        count, curve = np.mean([b.outputs.size for b in batches]), trace.train_steps()["loss"].to_numpy()
-        late = np.median(curve[-max(len(curve) // 5, 1) :])
-        if count > 1.5 and abs(factor / count - 1) < 0.01 and not max(curve.max() / 3, late / 0.9) < curve[0]:
+        count, curve = np.mean([b.outputs.size for b in batches]), trace.train_steps()["loss"]
+        falls = curve.max() < 3 * curve[0] and curve.tail(max(len(curve) // 5, 1)).median() < 0.9 * curve[0]
+        if count > 1.5 and abs(factor / count - 1) < 0.01 and not falls:
             return suspect("loss_reduction_sum", f"the loss is a sum over {count:.0f} entries and does not come down")
         return HEALTHY
 
@@ -102,12 +96,13 @@ def _right_means(batch: Batch, binary: bool) -> dict[str, float]:
 def _wrong_means(batch: Batch, binary: bool) -> dict[str, float]:
     """Return the mean of each formula over the batch, by "fault: words"."""
     outputs, targets = batch.outputs.astype(np.float64), batch.targets.astype(np.float64)
-    means: dict[str, float] = {}
-    if binary:
-        means["activation_on_logits: entropy of sigmoid(outputs)"] = _entropy(expit(outputs.ravel()), targets.ravel())
+    squashed = _entropy(expit(outputs.ravel()), targets.ravel()) if binary else np.nan
+    means = {"activation_on_logits: that of sigmoid(outputs)": squashed}
+    one_each = outputs.size == len(outputs) <= 4096  # then the shapes may go wrong inside the loss only
     for words, distance in DISTANCES.items():
         with contextlib.suppress(ValueError):  # shapes that do not go together
-            means[f"label_broadcast: {words} of all pairs"] = float(distance(outputs - targets).mean())
+            pairs = outputs.reshape(-1, 1) - targets.reshape(1, -1) if one_each else outputs - targets
+            means[f"label_broadcast: {words} of all pairs"] = float(distance(pairs).mean())
         if batch.inputs.shape == outputs.shape:
             means[f"wrong_target: {words} to the inputs"] = float(distance(outputs - batch.inputs).mean())
     return means
@@ -121,6 +116,5 @@ def _ascent(batch: Batch, binary: bool) -> float | None:
     """Return the share of outputs that the gradient drives away from their targets."""
     if batch.output_gradients is None or batch.output_gradients.size != batch.targets.size:
         return None
-    middle = 0.5 if binary else batch.outputs.ravel()
-    away = batch.output_gradients.ravel() * (middle - batch.targets.ravel())
+    away = batch.output_gradients.ravel() * ((0.5 if binary else batch.outputs.ravel()) - batch.targets.ravel())
     return float((away[away != 0] < 0).mean()) if away.any() else None

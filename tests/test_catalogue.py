@@ -101,8 +101,7 @@ def test_detector_is_documented_and_small(name: str) -> None:
     detector = CATALOGUE.detectors[name]
     path = CATALOGUE.detector_files[name]
     assert len(inspect.getdoc(detector) or "") >= 40
-    longest = 320 if name in ("learning_curves", "batch_independence", "loss_recomputation") else 130  # to be split
-    assert len(path.read_text().splitlines()) <= longest
+    assert len(path.read_text().splitlines()) <= 120
     json.dumps(knobs_of(detector))  # knobs are plain values, so that a command line can set them
 
 
