@@ -12,8 +12,9 @@ from bugbench import atomic, job
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register
+from bugbench.isolation import LEVELS
 from bugbench.judging import Judge
-from bugbench.names import UnknownName
+from bugbench.names import UnknownName, unknown
 from bugbench.report import figure, terminal
 from bugbench.report.sweep import CASES_FILE
 from bugbench.runner import Store, prepare
@@ -57,13 +58,27 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
             raise UnknownName(f"{card.id} does not apply to {known.name}: {reason}")
     judges = []
     for detector, knobs in mapping(config.detector).items():
-        access = frozenset(catalogue.detectors[detector].access)
-        judges.append(Judge(detector, catalogue.detector_files[detector], access, knobs or {}))
+        declared = catalogue.detectors[detector]
+        judges.append(Judge(detector, declared.file, declared.access, knobs or {}))
     seeds = list(range(config.seeds)) if isinstance(config.seeds, int) else [int(s) for s in config.seeds]
     if not seeds:
         raise UnknownName(f"seeds={config.seeds}: give a list of seeds such as [0,1,2], or a number of at least 1")
+    if config.isolation not in ("auto", *LEVELS):
+        raise UnknownName(unknown("isolation", config.isolation, ["auto", *LEVELS]))
     limits = config.limits
-    return job.Plan(card, workloads, seeds, judges, results, config.workers, limits.train_seconds, limits.judge_seconds)
+    return job.Plan(
+        card,
+        workloads,
+        seeds,
+        judges,
+        results,
+        config.workers,
+        train_seconds=limits.train_seconds,
+        judge_seconds=limits.judge_seconds,
+        train_memory=int(limits.train_memory * 2**30),
+        judge_memory=int(limits.judge_memory * 2**30),
+        isolation=config.isolation,
+    )
 
 
 def run_and_show(
@@ -91,7 +106,7 @@ def run_and_show(
 
             progress.add_task(f"{plan.card.label}: train, then judge", total=None, note="")
             results = job.run_job(plan, catalogue, on_progress)
-    store = Store(plan.results, job.pool("train", plan.workers))
+    store = Store(plan.results, job.train_pool(plan.workers, plan.train_memory))
     paths = []
     if plot:
         for result in results:

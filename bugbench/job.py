@@ -10,13 +10,15 @@ from typing import Any
 import pandas as pd
 from bugbench.card import Card
 from bugbench.catalogue import Catalogue, Workload
+from bugbench.isolation import raw_data
 from bugbench.judging import Bench, Exhibit, Judge
+from bugbench.judging_worker import JudgingWorker
 from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
 from bugbench.runner import Case, Outcome, Store, onset, prepare
 from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
-from bugbench.worker import WorkerPool
+from bugbench.worker import DEFAULT_MEMORY, Worker, WorkerPool
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Plan:
     workers: int = 2
     train_seconds: float = 300
     judge_seconds: float = 60
+    train_memory: int = DEFAULT_MEMORY
+    judge_memory: int = DEFAULT_MEMORY
+    isolation: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,27 @@ class CaseResult:
 
 
 @lru_cache
-def pool(kind: str, size: int) -> WorkerPool:
-    """Return the process-wide pool of a kind: later jobs of a sweep find torch loaded."""
-    workers = WorkerPool(kind, size)  # type: ignore[arg-type]
+def train_pool(size: int, memory: int = DEFAULT_MEMORY) -> WorkerPool[Worker]:
+    """Return the process-wide pool of training workers: later jobs of a sweep find torch loaded."""
+    return _closed_at_exit(WorkerPool(Worker("train", memory) for _ in range(size)))
+
+
+@lru_cache
+def judge_pool(
+    size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = DEFAULT_MEMORY
+) -> WorkerPool[JudgingWorker]:
+    """Return the process-wide pool of judging workers; see :class:`~bugbench.judging_worker.JudgingWorker`."""
+    return _closed_at_exit(WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size)))
+
+
+def _closed_at_exit(workers: WorkerPool[Any]) -> WorkerPool[Any]:
     atexit.register(workers.close)
     return workers
+
+
+def secrets(catalogue: Catalogue, results: Path) -> tuple[Path, ...]:
+    """Return what no detector may see, wherever it lies: folders of the catalogue, raw data, results."""
+    return (*catalogue.folders, *raw_data(w.dataset for w in catalogue.workloads.values()), results.resolve())
 
 
 def run_job(
@@ -62,8 +83,9 @@ def run_job(
         catalogue: for the faults' families.
         on_progress: called with "bug" or "twin" (and seed and workload in the state) while programs train.
     """
-    store = Store(plan.results, pool("train", plan.workers), plan.train_seconds)
-    bench = Bench(plan.results, pool("judge", plan.workers), plan.judge_seconds)
+    store = Store(plan.results, train_pool(plan.workers, plan.train_memory), plan.train_seconds)
+    judging = judge_pool(plan.workers, plan.isolation, secrets(catalogue, plan.results), plan.judge_memory)
+    bench = Bench(plan.results, judging, plan.judge_seconds)
     cases = [prepare(plan.card, workload, seed) for workload in plan.workloads for seed in plan.seeds]
     names = {store.key(c.twin): f"healthy twin, seed {c.seed}" for c in cases}
     names |= {store.key(c.run): f"{c.card.label}, seed {c.seed}" for c in cases if c.run != c.twin}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 from bugbench.catalogue import Catalogue, load, search_path_of
-from bugbench.job import exhibit, pool, verdict_rows
+from bugbench.isolation import LEVELS
+from bugbench.job import exhibit, judge_pool, secrets, train_pool, verdict_rows
 from bugbench.judging import Bench, Judge
 from bugbench.names import unknown
-from bugbench.plugins import knobs_of
 from bugbench.records import Record, Records
 from bugbench.report import leaderboard
 from bugbench.runner import Store
@@ -30,18 +30,24 @@ def judges_of(catalogue: Catalogue, names: list[str] | None = None) -> list[Judg
         if name not in catalogue.detectors:
             raise LookupError(unknown("detector", name, catalogue.detectors))
     return [
-        Judge(name, catalogue.detector_files[name], frozenset(detector.access), knobs_of(detector))
+        Judge(name, detector.file, detector.access, detector.knobs)
         for name, detector in catalogue.detectors.items()
         if not names or name in names
     ]
 
 
 def judge_again(
-    results: Path, catalogue: Catalogue, judges: list[Judge], workers: int, again: bool, seconds: float = 60
+    results: Path,
+    catalogue: Catalogue,
+    judges: list[Judge],
+    workers: int,
+    again: bool,
+    seconds: float = 60,
+    isolation: str = "auto",
 ) -> list[Record]:
     """Judge every stored case whose trace is still there; verdicts of other detectors are kept."""
-    store = Store(results, pool("train", workers))
-    bench = Bench(results, pool("judge", workers), seconds)
+    store = Store(results, train_pool(workers))
+    bench = Bench(results, judge_pool(workers, isolation, secrets(catalogue, results)), seconds)
     records = [r for r in Records(results).read() if (store.trace(r.trace_key) / "meta.json").exists()]
     for record in track(records, description="judging", transient=True):
         pairs = [(exhibit(record, store), judge) for judge in judges]
@@ -62,11 +68,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--isolation", choices=["auto", *LEVELS], default="auto", help="how detectors are confined")
     options = parser.parse_args(arguments)
     try:
         catalogue = load(options.search_path)
         judges = judges_of(catalogue, options.detector)
-        records = judge_again(options.results, catalogue, judges, options.workers, options.again)
+        how = {"workers": options.workers, "again": options.again, "isolation": options.isolation}
+        records = judge_again(options.results, catalogue, judges, **how)
         board, _ = leaderboard.build(options.results, records)
     except (LookupError, ValueError) as error:
         sys.exit(f"bugbench: {error}")

@@ -7,7 +7,7 @@ import yaml
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue
 from bugbench.names import UnknownName, unknown
-from bugbench.plugins import knobs_of, project_folder
+from bugbench.plugins import project_folder
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
@@ -20,7 +20,7 @@ def register(catalogue: Catalogue) -> None:
     for name, fields in catalogue.cards.items():
         store.store(group="bug", name=name, node={"id": name, **fields})
     for name, detector in catalogue.detectors.items():
-        store.store(group="detector", name=name, package=f"detector.{name}", node=knobs_of(detector))
+        store.store(group="detector", name=name, package=f"detector.{name}", node=dict(detector.knobs))
     store.store(group="detector", name="all", node={"defaults": sorted(catalogue.detectors)})
     for name, workload in catalogue.workloads.items():
         if not (project_folder("conf") / "workload" / f"{name}.yaml").exists():
@@ -92,7 +92,7 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
     if first == "detector" and rest:
         if rest[0] not in catalogue.detectors:
             raise UnknownName(unknown("detector", rest[0], catalogue.detectors))
-        knobs_here = knobs_of(catalogue.detectors[rest[0]])
+        knobs_here = catalogue.detectors[rest[0]].knobs
         if len(rest) > 1 and rest[1] not in knobs_here:
             raise UnknownName(unknown("knob", rest[1], knobs_here, f"detector {rest[0]}"))
 
