@@ -19,7 +19,7 @@ Answer = dict[str, Any]
 
 def failure(status: str, reason: str) -> Answer:
     """Return what stands for a diagnosis where there is none; ``transient``: the next attempt may go better."""
-    return {"status": status, "reason": reason, "suspects": [], "transient": True}
+    return {"status": status, "reason": reason, "suspects": [], "seconds": 0.0, "transient": True}
 
 
 def become_reaper() -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 from bugbench import atomic
 from bugbench.children import failure
 from bugbench.judging_worker import JudgingWorker
-from bugbench.plugins import PACKAGE, sources_of
+from bugbench.plugins import PACKAGE, is_own_oracle, sources_of
 from bugbench.runner import digest
 from bugbench.trace import export
 from bugbench.worker import TimedOut, WorkerDied, WorkerPool
@@ -106,6 +106,8 @@ class Bench:
         return max(total - 1, 0)
 
     def _ask(self, exhibit: Exhibit, judge: Judge, until: int | None) -> dict[str, Any]:
+        if "truth" in judge.access and not is_own_oracle(judge.file):
+            return failure("crashed", f"the truth is for the project's own oracle, not for {judge.name}")
         truth = exhibit.truth if "truth" in judge.access else {}
 
         def export_part(folder: Path) -> None:
@@ -125,7 +127,7 @@ class Bench:
                 answer = failure("crashed", str(error))
         if "failure" in answer:
             answer = failure("crashed", answer["failure"])
-        return {"seconds": 0.0, "isolation": worker.level} | answer
+        return {"isolation": worker.level} | answer
 
 
 def prefixes(trace: Path, total: int) -> list[int]:
