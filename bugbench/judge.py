@@ -49,6 +49,7 @@ def judge_again(
     store = Store(results, train_pool(workers))
     bench = Bench(results, judge_pool(workers, isolation, secrets(catalogue, results)), seconds)
     records = [r for r in Records(results).read() if (store.trace(r.trace_key) / "meta.json").exists()]
+    records.sort(key=lambda r: r.trace_key)  # an order that tells nothing: what ran before is no clue to what comes next
     for record in track(records, description="judging", transient=True):
         pairs = [(exhibit(record, store), judge) for judge in judges]
         rows = verdict_rows(record, judges, bench.judge_all(pairs, workers, again), catalogue.faults)

@@ -47,15 +47,17 @@ def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: 
         record, metric = result.record, result.case.workload.settings["oracle"]["metric"]
         report = result.case.workload.settings["report"]
         table = Table(title=f"{record.bug} on {record.workload}, seed {record.seed}", title_justify="left")
+        bars = min(max(console.width - 72, 8), 32)  # beside the other columns at 80 characters
         claim = f"reported {report['split']} {report['metric']}"
         for column in ("", f"hidden test {metric}", claim, "training loss", "seconds"):
-            table.add_column(column, justify="left" if column in ("", "training loss") else "right")
+            left = column in ("", "training loss")
+            table.add_column(column, justify="left" if left else "right", no_wrap=left)
         for name, key, oracle, reported, outcome in (
             ("healthy twin", record.twin_key, record.oracle_twin, record.reported_twin, result.twin),
             (record.bug, record.trace_key, record.oracle_bug, record.reported_bug, result.outcome),
         ):
             loss = Trace(store.trace(key)).train_steps()["loss"]
-            table.add_row(name, number(oracle), number(reported), curve(loss), f"{outcome.seconds:.1f}")
+            table.add_row(name, number(oracle), number(reported), curve(loss, bars), f"{outcome.seconds:.1f}")
         console.print(table)
         if record.error:
             console.print(f"  [red]raised[/] {escape(record.error)}", highlight=False)
@@ -71,32 +73,40 @@ def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: 
 
 
 def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
-    """Print what the detectors said and whether they were right, counted over the seeds if there are several."""
+    """Print what the detectors said and whether they were right, counted over the seeds if there are several.
+
+    Those that raised no alarm are listed below the table.
+    """
     for workload in dict.fromkeys(result.record.workload for result in results):
         own = [result for result in results if result.record.workload == workload]
         record = own[0].record
         truth = "nothing is wrong" if record.control else record.fault
         table = Table(title=f"What the detectors say on {workload} (truth: {truth})", title_justify="left")
         rows = pd.concat([result.verdicts for result in own])
-        if len(own) == 1:
-            _one_verdict_each(rows, table)
-        else:
-            _counted_verdicts(rows, table)
-        console.print(table)
+        spoke = rows.groupby("detector")["alarm"].transform("any") | ~rows["status"].isin(["ok", "not_applicable"])
+        if spoke.any():
+            (_one_verdict_each if len(own) == 1 else _counted_verdicts)(rows[spoke], table)
+            console.print(table)
+        quiet = rows[~spoke].drop_duplicates("detector", keep="last").sort_values("detector")
+        result = "right" if record.control else "missed"
+        for status, words in (("ok", f"said healthy ({result})"), ("not_applicable", "had nothing to say here")):
+            if names := list(quiet.loc[quiet["status"] == status, "detector"]):
+                console.print(f"  {words}: {', '.join(names)}", highlight=False)
 
 
 def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
-    for column in ("detector", "access", "says", "verdict", "alarm", "evidence"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("detector", "verdict"))
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("detector (access) says, since when, and why", overflow="fold")
     order = ["exact", "top3", "family_right", "alarm", "detector"]
     for _, row in rows.sort_values(order, ascending=[False, False, False, False, True]).iterrows():
         suspects = json.loads(row["suspects"])
         evidence = suspects[0]["evidence"] if suspects else row["reason"]
         if suspects and suspects[0]["line"]:
             evidence = f"line {suspects[0]['line']}: {evidence}"
-        alarm = "" if pd.isna(row["alarm_step"]) else f"step {row['alarm_step']}"
+        since = "" if pd.isna(row["alarm_step"]) else f" · step {row['alarm_step']}"
         access = row["access"].replace("+", " ")
-        table.add_row(row["detector"], access, says(row), mark(row), alarm, escape(evidence[:160]))
+        said = f"[bold]{row['detector']}[/] [dim]({access})[/]: {says(row)}{since}"
+        table.add_row(mark(row), said + (f"\n[dim]{escape(evidence[:160])}[/]" if evidence else ""))
 
 
 def _counted_verdicts(rows: pd.DataFrame, table: Table) -> None:
