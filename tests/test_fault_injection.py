@@ -38,6 +38,11 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
 LONG = 500  # seconds that nothing here comes near
 
 
+def slow(*values: object) -> object:
+    """Return parameters of a test that is run with ``-m slow`` alone: the quick ones stand for them."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def start(home: Path, *arguments: str, module: str = "bugbench") -> subprocess.Popen[str]:
     """Start a command of the project in ``home``, in a session of its own."""
     home.mkdir(exist_ok=True)
@@ -139,7 +144,7 @@ def assert_survives(home: Path, arguments: list[str], expected: Path, kills: int
     assert_nothing_half_written(home / "results")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, slow(2), slow(3)])
 def test_killed_harness_goes_on_where_it_was(undisturbed: Path, tmp_path: Path, seed: int) -> None:
     assert_survives(tmp_path / "home", SWEEP, undisturbed, kills=2, seed=seed)
 
@@ -168,7 +173,7 @@ def training_workers(harness: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers by /proc")
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, slow(2), slow(3)])
 def test_killed_workers_cost_their_cases_only_and_the_next_run_repairs_these(
     undisturbed: Path, tmp_path: Path, seed: int
 ) -> None:
@@ -221,7 +226,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs root or user namespaces to mount a small tmpfs")
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+@pytest.mark.parametrize("share", [slow(0.02), 0.3, slow(0.6), slow(0.97)])
 def test_full_disk_is_told_and_a_rerun_with_room_completes(undisturbed: Path, tmp_path: Path, share: float) -> None:
     """The results lie on a disk with room for a share of them."""
     needed = sum(path.stat().st_blocks * 512 for path in (undisturbed / "results").rglob("*") if path.is_file())
@@ -284,13 +289,18 @@ def trained_case(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory)
 
 
 TRACE_FILES = [
-    *("meta.json", "metrics.parquet", "steps.parquet", "layers.parquet", "samples.parquet", "program.py"),
-    *("config.yaml", "predictions.safetensors", "batches/train-0000000.safetensors"),
+    *("meta.json", "metrics.parquet", "layers.parquet", "samples.parquet", "config.yaml"),
+    *("predictions.safetensors", "batches/train-0000000.safetensors"),
 ]
 
 
-@pytest.mark.parametrize("damage", [cut, flip])
-@pytest.mark.parametrize("file", [*TRACE_FILES, "../outcome.json"])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *(("steps.parquet", cut), ("program.py", flip), ("../outcome.json", cut)),
+        *(slow(file, damage) for file in TRACE_FILES for damage in (cut, flip)),
+    ],
+)
 def test_damaged_trace_is_told_and_made_again(
     catalogue: Catalogue, trained_case: Path, capsys: pytest.CaptureFixture[str], file: str, damage
 ) -> None:
@@ -315,7 +325,7 @@ def test_damaged_trace_is_told_and_made_again(
     assert_nothing_half_written(trained_case)
 
 
-@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("damage", [cut, slow(flip)])
 def test_damaged_training_data_are_told_and_made_again(
     catalogue: Catalogue, trained_case: Path, capsys: pytest.CaptureFixture[str], damage
 ) -> None:
@@ -331,7 +341,7 @@ def test_damaged_training_data_are_told_and_made_again(
     assert rows(trained_case).equals(before)
 
 
-@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("damage", [slow(cut), flip])
 def test_damaged_case_is_left_out_by_name_until_it_is_made_again(undisturbed: Path, tmp_path: Path, damage) -> None:
     home = tmp_path / "home"
     shutil.copytree(undisturbed, home)
@@ -397,7 +407,9 @@ def assert_skipped(result: CaseResult, results: Path, reason: str) -> None:
     assert str(log) in result.problem
 
 
-@pytest.mark.parametrize("function", BROKEN)
+@pytest.mark.parametrize(
+    "function", [slow("write_training_data"), slow("training_sample"), "hidden_test", slow("oracle_metric")]
+)
 def test_broken_data_set_skips_its_cases_and_the_job_goes_on(
     catalogue: Catalogue, tmp_path: Path, function: str
 ) -> None:
