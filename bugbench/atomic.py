@@ -64,7 +64,7 @@ def remove_stale_drafts(folders: Iterable[Path], seconds: float) -> list[Path]:
     removed = []
     for folder in folders:
         for path in sorted(p for p in folder.glob(".*") if DRAFT.fullmatch(p.name)):
-            with contextlib.suppress(FileNotFoundError):  # its owner has just finished
+            with contextlib.suppress(OSError):  # its owner has just finished, or it is not ours to delete
                 latest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
                 if time.time() - latest < seconds:
                     continue

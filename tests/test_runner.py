@@ -531,6 +531,14 @@ def test_a_program_does_not_reach_the_next_one_in_its_process(pool, workload, tm
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
+def test_a_store_removes_stale_drafts_when_it_is_opened(pool, tmp_path):
+    draft = tmp_path / "runs" / "traces" / f".key-{'0123456789abcdef' * 2}"
+    draft.mkdir(parents=True)
+    os.utime(draft, (0, 0))
+    Store(tmp_path, pool)
+    assert not draft.exists()
+
+
 def broken(name):
     return DATASET.replace(f"def {name}(", f"def {name}(*_):\n    [][0]\n\n\ndef _(")
 
