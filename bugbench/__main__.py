@@ -15,13 +15,16 @@ from bugbench.catalogue.hydra_groups import check_arguments, register
 from bugbench.isolation import LEVELS
 from bugbench.judging import Judge
 from bugbench.names import UnknownName, unknown
+from bugbench.pools import train_pool
 from bugbench.report import figure, terminal
 from bugbench.report.sweep import CASES_FILE
-from bugbench.runner import Store, prepare
+from bugbench.runner import prepare
+from bugbench.store import Store
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
@@ -106,14 +109,19 @@ def run_and_show(
 
             progress.add_task(f"{plan.card.label}: train, then judge", total=None, note="")
             results = job.run_job(plan, catalogue, on_progress)
-    store = Store(plan.results, job.train_pool(plan.workers, plan.train_memory))
+    store = Store(plan.results, train_pool(plan.workers, plan.train_memory))
     paths = []
     if plot:
         for result in results:
             path = store.root / "cases" / result.record.folder / "curves.png"
-            paths.append(figure.save_curves(result, store, path))
+            if result.outcome is not None:
+                try:
+                    paths.append(figure.save_curves(result, store, path))
+                except OSError as error:  # a full disk: the verdicts count, the picture does not
+                    console.print(f"[yellow]no curves:[/] {path}: {error}", highlight=False, soft_wrap=True)
     if not sweep:
-        impact = job.measured_impact(plan.results, [r.record for r in results])
+        measured = [r.record for r in results if r.record.skipped is None]
+        impact = job.measured_impact(plan.results, measured)
         terminal.show_comparison(results, impact, store, console)
         terminal.show_verdicts(results, console)
         for path in paths:
@@ -126,23 +134,34 @@ def app(config: DictConfig) -> None:
     """Run one job. In a sweep a job's failure is written down and the sweep goes on."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     console = Console()
-    cases, problem = [], None
+    cases: list[str] = []
+    problems: list[str] = []
     try:
         catalogue = catalogue_of(tuple(search_path_of([f"search_path={OmegaConf.to_container(config.search_path)}"])))
         plan = plan_of(config, catalogue)
-        cases = [result.record.folder for result in run_and_show(plan, catalogue, sweep, config.plot, console)]
+        results = run_and_show(plan, catalogue, sweep, config.plot, console)
+        cases = [result.record.folder for result in results if result.stored]
+        problems = [result.problem for result in results if result.problem is not None]
+        if problems and not sweep:
+            for problem in problems:
+                console.print(f"[red]bugbench:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+            sys.exit(1)
     except (LookupError, ValueError) as error:
-        problem = str(error)
+        problems = [str(error)]
         if not sweep:
-            console.print(f"[red]bugbench:[/] {problem}", highlight=False, soft_wrap=True)
+            console.print(f"[red]bugbench:[/] {error}", highlight=False, soft_wrap=True)
             sys.exit(2)
     except Exception as error:
-        problem = f"{config.bug.id} on {config.workload.name}: {type(error).__name__}: {error}"
+        problems = [f"{config.bug.id} on {config.workload.name}: {type(error).__name__}: {error}"]
         if not sweep:
             raise
     if sweep:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        atomic.write(folder / CASES_FILE, json.dumps({"cases": cases, "problem": problem}) + "\n")
+        path = Path(HydraConfig.get().runtime.output_dir) / CASES_FILE
+        try:
+            atomic.write(path, json.dumps({"cases": cases, "problems": problems}) + "\n")
+        except OSError as error:  # the sweep goes on, and its end says that this job left nothing
+            for problem in [*problems, f"{path} cannot be written: {error}"]:
+                console.print(f"[red]bugbench:[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 from bugbench.card import Card
 from bugbench.job import CaseResult
 from bugbench.report.figure import smooth
-from bugbench.runner import Case, Store
+from bugbench.runner import Case
+from bugbench.store import Store
 from bugbench.trace import Trace
 from rich.console import Console
 from rich.markup import escape
@@ -44,6 +45,8 @@ def show_injection(card: Card, case: Case, console: Console) -> None:
 def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: Store, console: Console) -> None:
     """Print the runs beside their healthy twins: metrics, loss curves as bars, onset, and what the impact test says."""
     for result in results:
+        if result.outcome is None or result.twin is None:
+            continue
         record, metric = result.record, result.case.workload.settings["oracle"]["metric"]
         report = result.case.workload.settings["report"]
         table = Table(title=f"{record.bug} on {record.workload}, seed {record.seed}", title_justify="left")
@@ -131,7 +134,9 @@ def says(row: pd.Series) -> str:
 
 
 def mark(row: pd.Series) -> str:
-    """Return right, half right (family or second suspect) or wrong as a coloured sign."""
+    """Return right, half right (family or second suspect), wrong or not scored as a coloured sign."""
+    if row["status"] == "skipped":
+        return "[yellow]– not scored[/]"
     if row["exact"]:
         return "[green]✓ right[/]"
     if row["control"]:
@@ -148,6 +153,10 @@ def mark(row: pd.Series) -> str:
 def show_case_line(result: CaseResult, console: Console) -> None:
     """Print one line for a case of a sweep."""
     record, verdicts = result.record, result.verdicts
+    case = f"{record.workload:14s} {record.bug:26s} seed {record.seed}"
+    if record.skipped is not None:
+        console.print(f"{case}  [yellow]skipped[/] {escape(record.skipped)}", highlight=False, soft_wrap=True)
+        return
     value = "crashed" if record.crashed_bug else number(record.oracle_bug)
     alarms = verdicts[verdicts["alarm"] & (verdicts["detector"] != "oracle")]
     if record.control:
@@ -155,7 +164,6 @@ def show_case_line(result: CaseResult, console: Console) -> None:
     else:
         names, some, none = alarms.loc[alarms["exact"], "detector"], "named by ", "named by nobody"
     said = some + ", ".join(map(str, names)) if len(names) else none
-    case = f"{record.workload:14s} {record.bug:26s} seed {record.seed}"
     test = f"hidden test {value:>7s} (twin {number(record.oracle_twin)})"
     console.print(f"{case}  {test}  {said}", highlight=False, soft_wrap=True)
 
