@@ -1,23 +1,26 @@
 """The command line: ``python -m bugbench bug=softmax_dim``, ``-m 'bug=glob(*)'``, ``suite=quick``."""
 
-import json
+import os
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-from bugbench import atomic, job
+from bugbench import job
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
-from bugbench.catalogue.hydra_groups import check_arguments, register
+from bugbench.catalogue.hydra_groups import check_arguments, register, settled
+from bugbench.catalogue.launchers import ONE_BY_ONE
 from bugbench.judging import Judge
 from bugbench.names import UnknownName
-from bugbench.report import figure, terminal
-from bugbench.report.sweep import CASES_FILE
+from bugbench.report import terminal
+from bugbench.report.sweep import Job, Leaderboard
 from bugbench.runner import Store, prepare
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -94,6 +97,8 @@ def run_and_show(
     store = Store(plan.results, job.pool("train", plan.workers))
     paths = []
     if plot:
+        from bugbench.report import figure  # half a second for matplotlib, which a sweep does without
+
         for result in results:
             path = store.root / "cases" / result.record.folder / "curves.png"
             paths.append(figure.save_curves(result, store, path))
@@ -106,15 +111,24 @@ def run_and_show(
     return results
 
 
-@hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")
-def app(config: DictConfig) -> None:
-    """Run one job. In a sweep a job's failure is written down and the sweep goes on."""
+def workers_of(config: DictConfig) -> int:
+    """Return the number of workers of each kind in this job: one core's worth where jobs run side by side."""
+    hydra_config = HydraConfig.get()
+    alone = hydra_config.mode != RunMode.MULTIRUN or hydra_config.runtime.choices["hydra/launcher"] == ONE_BY_ONE
+    return config.workers or (2 if alone else 1)
+
+
+def run_one(config: DictConfig) -> None:
+    """Run one job. In a sweep a job's failure is written down and the sweep goes on.
+
+    Launchers hand this function to processes on other machines by its name, so it must not be decorated.
+    """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     console = Console()
-    cases, problem = [], None
+    started, workers, cases, problem = time.time(), workers_of(config), [], None
     try:
-        catalogue = catalogue_of(tuple(search_path_of([f"search_path={OmegaConf.to_container(config.search_path)}"])))
-        plan = plan_of(config, catalogue)
+        catalogue = catalogue_of(tuple(config.search_path))
+        plan = replace(plan_of(config, catalogue), workers=workers)
         cases = [result.record.folder for result in run_and_show(plan, catalogue, sweep, config.plot, console)]
     except (LookupError, ValueError) as error:
         problem = str(error)
@@ -126,21 +140,35 @@ def app(config: DictConfig) -> None:
         if not sweep:
             raise
     if sweep:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        atomic.write(folder / CASES_FILE, json.dumps({"cases": cases, "problem": problem}) + "\n")
+        Job(cases, problem, started, time.time(), workers).write(Path(HydraConfig.get().runtime.output_dir))
 
 
 def main() -> None:
     """Read the catalogue, register it with Hydra, check the names on the command line, and run."""
     arguments = sys.argv[1:]
     try:
-        catalogue = catalogue_of(tuple(search_path_of(arguments)))
+        search_path = search_path_of(arguments)
+        catalogue = catalogue_of(tuple(search_path))
         register(catalogue)
         check_arguments(arguments, catalogue)
+        sys.argv[1:] = settled(arguments, search_path)
     except (LookupError, ValueError) as error:
         sys.exit(f"bugbench: {error}")
-    app()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors come here: Hydra would end the process, and the sweep's rows unseen
+    app = hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")(run_one)
+    try:
+        app()
+    except HydraException as error:
+        sys.exit(f"bugbench: {error}" + (f"\n{error.__cause__}" if error.__cause__ else ""))
+    except (Exception, KeyboardInterrupt) as error:
+        if not Leaderboard.running:
+            raise
+        Leaderboard.interrupted(error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    # the functions of a module that was run as a program have no name by which another process could find them
+    from bugbench.__main__ import main as importable_main
+
+    importable_main()

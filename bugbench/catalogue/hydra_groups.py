@@ -1,16 +1,18 @@
-"""Put the catalogue into Hydra's ConfigStore, and check names before Hydra composes."""
+"""Put the catalogue into Hydra's ConfigStore; check and complete the command line before Hydra composes."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue
+from bugbench.catalogue.launchers import UNBOUNDED, check_launcher
 from bugbench.names import UnknownName, unknown
 from bugbench.plugins import knobs_of, project_folder
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 
@@ -19,9 +21,11 @@ def register(catalogue: Catalogue) -> None:
     store = ConfigStore.instance()
     for name, fields in catalogue.cards.items():
         store.store(group="bug", name=name, node={"id": name, **fields})
-    for name, detector in catalogue.detectors.items():
-        store.store(group="detector", name=name, package=f"detector.{name}", node=knobs_of(detector))
-    store.store(group="detector", name="all", node={"defaults": sorted(catalogue.detectors)})
+    knobs = {name: knobs_of(catalogue.detectors[name]) for name in sorted(catalogue.detectors)}
+    for name, node in knobs.items():
+        store.store(group="detector", name=name, package=f"detector.{name}", node=node)
+    # one node, not a list of defaults: Hydra composes each job twice, and each default costs it 3 ms
+    store.store(group="detector", name="all", node=knobs)
     for name, workload in catalogue.workloads.items():
         if not (project_folder("conf") / "workload" / f"{name}.yaml").exists():
             store.store(group="workload", name=name, node=dict(workload.settings))
@@ -39,11 +43,7 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
         "detector": [*catalogue.detectors, "all"],
         "suite": [p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")],
     }
-    words = [a for a in arguments if "=" in a and not a.startswith("-")]
-    try:
-        overrides = [o for o in OverridesParser.create().parse_overrides(words) if not o.is_delete()]
-    except HydraException as error:
-        raise UnknownName(str(error).splitlines()[0]) from error
+    overrides = _parsed(arguments)
     chosen: dict[str, list[str]] = {}
     for override in overrides:
         if override.key_or_group in groups:
@@ -52,6 +52,8 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
                 if name not in groups[override.key_or_group]:
                     raise UnknownName(unknown(override.key_or_group, name, groups[override.key_or_group]))
             chosen[override.key_or_group] = names
+        if override.key_or_group == "hydra/launcher":
+            check_launcher(str(override.value()))
     settings = [*yaml.safe_load((project_folder("conf") / "config.yaml").read_text()), *groups]
     for override in overrides:
         if not override.is_add():
@@ -97,7 +99,35 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
             raise UnknownName(unknown("knob", rest[1], knobs_here, f"detector {rest[0]}"))
 
 
-def results_folder(arguments: Iterable[str]) -> Path:
-    """Return the folder named by ``results=…`` among command-line arguments."""
-    values = [a.partition("=")[2] for a in arguments if a.startswith("results=")]
-    return Path(values[-1] if values else "results")
+def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
+    """Return the command line with what a job on another machine, in another folder, could not know by itself.
+
+    The results folder and the search path become absolute, the latter also where it comes from BUGBENCH_PATH; and the
+    launcher that would start all jobs at once gets as many at a time as there are cores.
+    """
+    given = {override.key_or_group: override for override in _parsed(arguments)}
+    results = given["results"].value() if "results" in given else "results"
+    added = {}
+    if folders := [_quoted(os.path.abspath(os.path.expanduser(folder))) for folder in search_path]:
+        added["search_path"] = f"[{','.join(folders)}]"
+    if isinstance(results, str) and "${" not in results:
+        added["results"] = _quoted(os.path.abspath(os.path.expanduser(results)))
+    launcher = given["hydra/launcher"].value() if "hydra/launcher" in given else None
+    if launcher == UNBOUNDED and "hydra.sweeper.max_batch_size" not in given:
+        added["hydra.sweeper.max_batch_size"] = str(os.cpu_count() or 1)
+    words = [a for a in arguments if a.startswith("-") or a.lstrip("+").partition("=")[0] not in added]
+    place = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
+    words[place:place] = [f"{key}={value}" for key, value in added.items()]  # together: argparse takes one run of them
+    return words
+
+
+def _parsed(arguments: Iterable[str]) -> list[Override]:
+    words = [a for a in arguments if "=" in a and not a.startswith("-")]
+    try:
+        return [o for o in OverridesParser.create().parse_overrides(words) if not o.is_delete()]
+    except HydraException as error:
+        raise UnknownName(str(error).splitlines()[0]) from error
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()

@@ -1,30 +1,91 @@
-"""The end of a sweep: collect its cases and build the tables."""
+"""The end of a sweep: collect its cases, build the tables, and say how well the machine was used."""
 
 import json
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from bugbench.records import Records
+from bugbench import atomic
+from bugbench.records import Record, Records
 from bugbench.report import leaderboard
+from bugbench.report.throughput import Throughput
+from bugbench.runner import Store
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-CASES_FILE = "cases.json"  # each job leaves one in its own folder: {"cases": […], "problem": "…"}
+JOB_FILE = "cases.json"  # each job leaves one in its own folder
+FIGURES_FILE = "throughput.json"  # and the sweep this one
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job of a sweep leaves.
+
+    Attributes:
+        cases: folders of the cases it finished.
+        problem: why it could not run; None if it could.
+        started, ended: seconds since the epoch.
+        workers: training processes it kept, one core each.
+    """
+
+    cases: list[str]
+    problem: str | None
+    started: float
+    ended: float
+    workers: int
+
+    def write(self, folder: Path) -> None:
+        atomic.write(folder / JOB_FILE, json.dumps(asdict(self)) + "\n")
+
+
+def read_jobs(sweep: Path) -> list[Job]:
+    """Return the jobs of a sweep that have ended."""
+    return [Job(**json.loads(path.read_text())) for path in sorted(sweep.glob(f"*/{JOB_FILE}"))]
 
 
 class Leaderboard(Callback):
     """Hydra callback: builds the leaderboard from the cases of all jobs of a multirun."""
 
+    running: ClassVar["Leaderboard | None"] = None  # the sweep this process has started and not ended
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Take the time, by the results folder's clock too: another machine may keep it."""
+        type(self).running = self
+        self.results, self.folder = Path(config.results), Path(config.hydra.sweep.dir)
+        self.started = time.time()
+        mark = self.folder / "started"
+        atomic.write(mark, "")
+        self.started_there = mark.stat().st_mtime
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Collect the jobs' cases; what could not run is listed with its reason."""
+        type(self).running = None
+        self.collect()
+
+    @classmethod
+    def interrupted(cls, error: BaseException) -> None:
+        """Collect what was finished when the launcher gave up, e.g. because one of its processes was killed."""
+        sweep, cls.running = cls.running, None
+        assert sweep is not None
+        sweep.collect()
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(": ")
+        Console(stderr=True).print(
+            f"[red]bugbench:[/] the sweep was cut short ({reason}). The {len(read_jobs(sweep.folder))} jobs that had "
+            "ended are kept, and so is every trained run: the same command again does the rest.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def collect(self) -> None:
+        """Build and show the tables from the jobs that have ended."""
         console = Console()
-        folder, results = Path(config.hydra.sweep.dir), Path(config.results)
-        jobs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{CASES_FILE}"))]
-        cases = sorted({case for job in jobs for case in job["cases"]})
-        problems = [job["problem"] for job in jobs if job["problem"]]
+        jobs = read_jobs(self.folder)
+        cases = sorted({case for job in jobs for case in job.cases})
         if cases:
-            board, impact = leaderboard.build(results, Records(results).read(cases))
+            records = Records(self.results).read(cases)
+            board, impact = leaderboard.build(self.results, records)
             console.print()
             leaderboard.show(board, console)
             if impact["provisional"].any():
@@ -33,6 +94,31 @@ class Leaderboard(Callback):
                     f"{pairs} of {len(impact)} impacts rest on fewer than five seeds: what is harmful there was "
                     "decided by the size of the effect alone."
                 )
-            console.print(f"{len(cases)} cases. Wrote {results}/leaderboard.csv, leaderboard.md and impact.csv.")
-        for problem in problems:
+            console.print(
+                f"{len(cases)} cases. Wrote {shown(self.results)}/leaderboard.csv, leaderboard.md and impact.csv.",
+                soft_wrap=True,
+            )
+            figures = self.measure(jobs, records)
+            atomic.write(self.folder / FIGURES_FILE, json.dumps(asdict(figures), indent=1) + "\n")
+            console.print(figures.line, highlight=False, soft_wrap=True)
+        for problem in (job.problem for job in jobs if job.problem):
             console.print(f"[yellow]did not run:[/] {problem}", highlight=False)
+
+    def measure(self, jobs: list[Job], records: list[Record]) -> Throughput:
+        """Return how the sweep spent its time; a run trained in it has an outcome younger than its start."""
+        store = Store(self.results, None)  # type: ignore[arg-type] — nothing is trained
+        seconds = {r.trace_key: r.seconds_bug for r in records} | {r.twin_key: r.seconds_twin for r in records}
+        trained = []
+        for key, value in seconds.items():
+            path = store.trace(key).parent / "outcome.json"
+            if path.exists() and path.stat().st_mtime >= self.started_there:
+                trained.append(value)
+        verdicts = Records(self.results).verdicts(records)
+        spans = [(job.started, job.ended, job.workers) for job in jobs]
+        return Throughput.of(time.time() - self.started, spans, trained, len(records), verdicts)
+
+
+def shown(path: Path) -> Path:
+    """Return a path as seen from here where that is shorter."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
