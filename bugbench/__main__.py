@@ -10,7 +10,6 @@ from typing import Any
 
 import hydra
 from bugbench import job
-from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register, settled
 from bugbench.catalogue.launchers import ONE_BY_ONE
@@ -43,11 +42,11 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     Raises:
         UnknownName, CardError: a name or a card is wrong, or the card does not apply.
     """
-    fields = mapping(config.bug, resolve=False)
-    name = fields.pop("id")
+    knobs = mapping(config.bug, resolve=False)
+    name = knobs.pop("id")
     written = catalogue.cards[name]
-    changed = {k: v for k, v in fields.items() if k not in FIELDS and v != written[k]}
-    card = catalogue.card(name, {**fields, "changed": changed})
+    changed = {k: v for k, v in knobs.items() if v != written.get(k)}
+    card = catalogue.card(name, {**written, **knobs, "changed": changed})
     results = Path(config.results)
     if config.workload.name in CHOICES:
         workloads = job.choose_workloads(card, config.workload.name, catalogue, job.reference_impact(results))

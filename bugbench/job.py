@@ -14,7 +14,7 @@ from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
-from bugbench.runner import Case, Outcome, Store, onset, prepare
+from bugbench.runner import Case, Outcome, Store, digest, onset, prepare
 from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
 from bugbench.worker import WorkerPool
 
@@ -68,7 +68,10 @@ def run_job(
     names = {store.key(c.twin): f"healthy twin, seed {c.seed}" for c in cases}
     names |= {store.key(c.run): f"{c.card.label}, seed {c.seed}" for c in cases if c.run != c.twin}
     report = (lambda key, state: on_progress(names[key], state)) if on_progress else None
-    outcomes = store.train_all([run for c in cases for run in (c.run, c.twin)], plan.workers, report)
+    # jobs side by side share their twins: each begins with what is its own, and takes the twins in an order of its own,
+    # so that a twin is seldom trained by two jobs at the same time
+    twins = sorted((c.twin for c in cases), key=lambda run: digest(plan.card.label, store.key(run)))
+    outcomes = store.train_all([*(c.run for c in cases), *twins], plan.workers, report)
     records = [_record(case, outcomes, store, catalogue) for case in cases]
     diagnoses = bench.judge_all(
         [(exhibit(record, store), judge) for record in records for judge in plan.judges], plan.workers

@@ -15,10 +15,10 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -50,8 +50,7 @@ class Run:
 
     def key(self, data_folder: str) -> str:
         """Return the name of its trace: source, config, seed, data, data set, recorder, and versions."""
-        recorder = [(PACKAGE / name).read_text() for name in RECORDER_FILES]
-        versions = [__version__, version("torch"), version("numpy")]
+        recorder, versions = _recorder()
         dataset = self.workload.dataset.read_text()
         report = {k: self.workload.settings[k] for k in ("task", "classes", "report", "oracle")}
         return digest(self.source, self.config, data_folder, dataset, report, recorder, versions)
@@ -113,6 +112,12 @@ class Outcome:
     transient: bool = False
 
 
+@cache
+def _recorder() -> tuple[list[str], list[str]]:
+    """Return what every trace depends on, read once a process: a job asks for a hundred keys."""
+    return [(PACKAGE / name).read_text() for name in RECORDER_FILES], [__version__, version("torch"), version("numpy")]
+
+
 def prepare(card: Card, workload: Workload, seed: int) -> Case:
     """Apply the card; raises what :func:`bugbench.catalogue.apply` raises."""
     edited, config, twin_config = apply(card, workload)
@@ -125,21 +130,23 @@ def prepare(card: Card, workload: Workload, seed: int) -> Case:
 class Store:
     """Traces and outcomes below ``results/runs``; writing is atomic, so that several harnesses may share one."""
 
+    _written: ClassVar[dict[tuple[Path, Path, str], str]] = {}  # data folders this process has written, for all jobs of it
+
     def __init__(self, results: Path, pool: WorkerPool, train_seconds: float = 300) -> None:
         self.root = results.resolve() / "runs"
         self.pool = pool
         self.train_seconds = train_seconds
-        self._data: dict[Path, str] = {}
 
     def data_folder(self, workload: Workload) -> Path:
         """Return the folder of the workload's training data; it is written at the first call."""
-        if workload.dataset not in self._data:
+        key = (self.root, workload.dataset, workload.dataset.read_text())
+        if key not in self._written or not (self.root / "data" / self._written[key]).is_dir():
             request = {"do": "data", "dataset": str(workload.dataset), "root": str(self.root / "data")}
             answer = self.pool.call(request, self.train_seconds)
             if "failure" in answer:
                 raise RuntimeError(f"data set {workload.dataset}: {answer['failure']}\n{answer['traceback']}")
-            self._data[workload.dataset] = answer["folder"]
-        return self.root / "data" / self._data[workload.dataset]
+            self._written[key] = answer["folder"]
+        return self.root / "data" / self._written[key]
 
     def key(self, run: Run) -> str:
         return run.key(self.data_folder(run.workload).name)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
 import yaml
 from bugbench.card import FIELDS
@@ -19,8 +19,10 @@ from hydra.errors import HydraException
 def register(catalogue: Catalogue) -> None:
     """Make every card, detector and outside workload an option of its Hydra group."""
     store = ConfigStore.instance()
-    for name, fields in catalogue.cards.items():
-        store.store(group="bug", name=name, node={"id": name, **fields})
+    # Hydra copies the whole store, deeply, for each config it composes, and sends it to each job's process: it holds
+    # what the command line may set, and the catalogue the rest
+    for name in catalogue.cards:
+        store.store(group="bug", name=name, node={"id": name, **knobs_of_card(catalogue, name)})
     knobs = {name: knobs_of(catalogue.detectors[name]) for name in sorted(catalogue.detectors)}
     for name, node in knobs.items():
         store.store(group="detector", name=name, package=f"detector.{name}", node=node)
@@ -29,6 +31,11 @@ def register(catalogue: Catalogue) -> None:
     for name, workload in catalogue.workloads.items():
         if not (project_folder("conf") / "workload" / f"{name}.yaml").exists():
             store.store(group="workload", name=name, node=dict(workload.settings))
+
+
+def knobs_of_card(catalogue: Catalogue, name: str) -> dict[str, Any]:
+    """Return the knobs of a card with their values as written."""
+    return {field: value for field, value in catalogue.cards[name].items() if field not in FIELDS}
 
 
 def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
@@ -80,8 +87,8 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
         raise UnknownName(unknown("setting", first, settings))
     if first == "bug" and rest and len(chosen.get("bug", [])) == 1:
         bug = chosen["bug"][0]
-        knobs = [name for name in catalogue.cards[bug] if name not in FIELDS]
-        if rest[0] not in [*knobs, *catalogue.cards[bug]]:
+        knobs = knobs_of_card(catalogue, bug)
+        if rest[0] not in knobs:
             raise UnknownName(unknown("knob", rest[0], knobs, f"bug {bug}"))
     if first == "workload" and rest[:1] == ["config"] and len(rest) > 1:
         names = [n for n in chosen.get("workload", ["auto"]) if n in catalogue.workloads]
