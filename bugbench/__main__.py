@@ -153,7 +153,7 @@ def main() -> None:
         sys.argv[1:] = settled(arguments, search_path)
     except (LookupError, ValueError) as error:
         sys.exit(f"bugbench: {error}")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors come here: Hydra would end the process, and the sweep's rows unseen
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would end the process on an error, and a sweep get no tables
     app = hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")(run_one)
     try:
         app()

@@ -130,7 +130,7 @@ def prepare(card: Card, workload: Workload, seed: int) -> Case:
 class Store:
     """Traces and outcomes below ``results/runs``; writing is atomic, so that several harnesses may share one."""
 
-    _written: ClassVar[dict[tuple[Path, Path, str], str]] = {}  # data folders this process has written, for all jobs of it
+    _written: ClassVar[dict[tuple[Path, Path, str], str]] = {}  # data folders; all jobs of a process share them
 
     def __init__(self, results: Path, pool: WorkerPool, train_seconds: float = 300) -> None:
         self.root = results.resolve() / "runs"

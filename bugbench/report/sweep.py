@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bugbench import atomic
+from bugbench.job import pool
 from bugbench.records import Record, Records
 from bugbench.report import leaderboard
 from bugbench.report.throughput import Throughput
@@ -106,7 +107,7 @@ class Leaderboard(Callback):
 
     def measure(self, jobs: list[Job], records: list[Record]) -> Throughput:
         """Return how the sweep spent its time; a run trained in it has an outcome younger than its start."""
-        store = Store(self.results, None)  # type: ignore[arg-type] — nothing is trained
+        store = Store(self.results, pool("train", 1))
         seconds = {r.trace_key: r.seconds_bug for r in records} | {r.twin_key: r.seconds_twin for r in records}
         trained = []
         for key, value in seconds.items():
