@@ -181,6 +181,7 @@ def test_jobs_elsewhere_get_absolute_paths(tmp_path: Path, monkeypatch: pytest.M
         f"search_path=['{tmp_path}/mine']", f"results='{tmp_path}/it\\'s'", "bug=none",
     ]  # fmt: skip
     assert settled(["results=${oc.env:HOME}/x"], []) == ["results=${oc.env:HOME}/x"]
+    assert settled(["bug=none", "-m", "seeds=2"], [])[0] == "-m", "a flag may stand between settings"
     assert settled(["--cfg", "job"], []) == ["--cfg", "job", f"results='{tmp_path}/results'"]
 
 

@@ -122,10 +122,11 @@ def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
     launcher = given["hydra/launcher"].value() if "hydra/launcher" in given else None
     if launcher == UNBOUNDED and "hydra.sweeper.max_batch_size" not in given:
         added["hydra.sweeper.max_batch_size"] = str(os.cpu_count() or 1)
-    words = [a for a in arguments if a.startswith("-") or a.lstrip("+").partition("=")[0] not in added]
-    place = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
-    words[place:place] = [f"{key}={value}" for key, value in added.items()]  # together: argparse takes one run of them
-    return words
+    words = [a for a in arguments if a.lstrip("+").partition("=")[0] not in added]
+    is_setting = ["=" in word and not word.startswith("-") for word in words]
+    flags = [word for word, setting in zip(words, is_setting, strict=True) if not setting]
+    settings = [word for word, setting in zip(words, is_setting, strict=True) if setting]
+    return [*flags, *(f"{key}={value}" for key, value in added.items()), *settings]  # argparse wants them in one run
 
 
 def _parsed(arguments: Iterable[str]) -> list[Override]:

@@ -15,6 +15,7 @@ from bugbench.runner import Store
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 
 JOB_FILE = "cases.json"  # each job leaves one in its own folder
 FIGURES_FILE = "throughput.json"  # and the sweep this one
@@ -72,12 +73,14 @@ class Leaderboard(Callback):
         assert sweep is not None
         sweep.collect()
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(": ")
-        Console(stderr=True).print(
-            f"[red]bugbench:[/] the sweep was cut short ({reason}). The {len(read_jobs(sweep.folder))} jobs that had "
-            "ended are kept, and so is every trained run: the same command again does the rest.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        if ended := len(read_jobs(sweep.folder)):
+            text = (
+                f"the sweep was cut short ({reason}). The {ended} jobs that had ended are kept, and so is every run "
+                "that was trained: the same command again does the rest."
+            )
+        else:
+            text = f"the sweep ended before any of its jobs had ({reason})"
+        Console(stderr=True).print(f"[red]bugbench:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def collect(self) -> None:
         """Build and show the tables from the jobs that have ended."""
