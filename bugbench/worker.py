@@ -219,8 +219,8 @@ def serve(
 
     Args:
         handle: does a job, given the request and a function that reports progress.
-        collect: clear circular garbage after each job: worth 0.1 s after a training, whose model, hooks and recorder
-            refer to each other, but not after a diagnosis.
+        collect: clear circular garbage after each job: needed after a training, whose model, hooks and recorder refer
+            to each other, but not after a diagnosis.
     """
     requests = os.fdopen(os.dup(sys.stdin.fileno()))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -239,6 +239,7 @@ def serve(
         answers.write(json.dumps(answer) + "\n")
         if collect:
             gc.collect()
+            gc.freeze()  # what is left are modules: the next collection need not look through all of torch again
 
 
 if __name__ == "__main__":
