@@ -128,7 +128,8 @@ def run_one(config: DictConfig) -> None:
     try:
         catalogue = catalogue_of(tuple(config.search_path))
         plan = replace(plan_of(config, catalogue), workers=workers)
-        cases = [result.record.folder for result in run_and_show(plan, catalogue, sweep, config.plot, console)]
+        plot = not sweep if config.plot is None else config.plot
+        cases = [result.record.folder for result in run_and_show(plan, catalogue, sweep, plot, console)]
     except (LookupError, ValueError) as error:
         problem = str(error)
         if not sweep:

@@ -27,7 +27,7 @@ SWEEP = [
 def environment(folder: Path) -> dict[str, str]:
     # the plug-ins are named by BUGBENCH_PATH alone, and relative to a folder that the jobs need not be in
     own = {"PYTHONPATH": str(ROOT), "BUGBENCH_PATH": "mine", "COLUMNS": "160"}
-    own["TMPDIR"] = str(folder / "tmp")  # where worker processes live, so that `children` finds them
+    own["TMPDIR"] = str(folder / "tmp")  # where worker processes live, so that they can be found
     ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local", "RAY_TMPDIR": "/tmp"}  # sockets need a short path
     return {**os.environ, **own, **ray}
 
@@ -47,7 +47,7 @@ def sweep(launcher: str, folder: Path) -> str:
 
 
 def write_plugins(folder: Path) -> None:
-    (folder / "tmp").mkdir(exist_ok=True)
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
     for name in ("bugs", "detectors"):
         (folder / "mine" / name).mkdir(parents=True, exist_ok=True)
     (folder / "mine/bugs/linear_net.yaml").write_text(
@@ -77,14 +77,26 @@ def everything(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return verdicts.sort_values(["workload", "bug", "detector"], ignore_index=True), board
 
 
-def children(folder: Path) -> list[str]:
-    """Return the command lines of processes that work in ``folder``."""
+def workers(folder: Path) -> list[int]:
+    """Return the worker processes of bugbench that live in ``folder``."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.readlink(entry / "cwd").startswith(str(folder)):
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            if os.readlink(entry / "cwd").startswith(str(folder)) and b"bugbench.worker" in _line(entry):
+                found.append(int(entry.name))
     return found
+
+
+def _line(entry: Path) -> bytes:
+    return (entry / "cmdline").read_bytes()
+
+
+def orphans(folder: Path, patience: float = 60) -> list[int]:
+    """Return the worker processes that are still there after ``patience`` seconds at most."""
+    deadline = time.monotonic() + patience
+    while (left := workers(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +131,7 @@ def test_every_launcher_finds_the_same(
     assert figures["trained_runs"] == 2 * len(CARDS), "the twins are the runs of the card `none`"
     if launcher != "submitit_local":  # whose jobs write to files of their own, as on Slurm
         assert output.count("hidden test") == 2 * len(CARDS), "a line for each case"
-    assert not children(tmp_path), "no process outlives the sweep"
+    assert not orphans(tmp_path), "no worker outlives the sweep"
 
 
 @pytest.mark.slow
@@ -133,6 +145,7 @@ def test_killed_process_of_the_launcher_costs_its_own_jobs_only(tmp_path: Path) 
     jobs = tmp_path / "out of the way" / "runs" / "jobs"
     while not list(jobs.glob("*/*/cases.json")) and running.poll() is None:
         time.sleep(0.05)
+    assert workers(tmp_path), "there is something that could be left behind"
     os.kill(launcher_process(running.pid), signal.SIGKILL)
     output, errors = running.communicate(timeout=300)
     assert running.returncode == 1, output + errors
@@ -140,6 +153,7 @@ def test_killed_process_of_the_launcher_costs_its_own_jobs_only(tmp_path: Path) 
     assert "the sweep was cut short (TerminatedWorkerError" in errors
     assert "the same command again does the rest" in errors
     assert "Traceback" not in output + errors
+    assert not orphans(tmp_path)
     sweep("joblib", tmp_path)
     verdicts, _ = everything(tmp_path)
     assert len(verdicts) == 2 * len(CARDS) * 5
@@ -149,7 +163,7 @@ def launcher_process(parent: int) -> int:
     """Return the process in which joblib runs its jobs."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            status, line = (entry / "status").read_text(), (entry / "cmdline").read_bytes()
+            status, line = (entry / "status").read_text(), _line(entry)
             if f"PPid:\t{parent}\n" in status and b"loky" in line and b"resource_tracker" not in line:
                 return int(entry.name)
     raise AssertionError("joblib has no process")
