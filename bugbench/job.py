@@ -20,7 +20,7 @@ from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.pools import judge_pool, secrets, train_pool
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
-from bugbench.runner import Case, Outcome, Run, onset, prepare
+from bugbench.runner import Case, Outcome, Run, digest, onset, prepare
 from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
 from bugbench.store import HarnessFailure, Store
 from bugbench.worker import DEFAULT_MEMORY
@@ -77,7 +77,7 @@ def run_job(
     bench = Bench(plan.results, judging, plan.judge_seconds)
     cases = [prepare(plan.card, workload, seed) for workload in plan.workloads for seed in plan.seeds]
     names: dict[str, str] = {}
-    runs = []
+    runs, twins = [], []
     for case in cases:
         try:
             keys = store.key(case.run), store.key(case.twin)
@@ -85,9 +85,13 @@ def run_job(
             continue
         names[keys[0]] = f"{case.card.label}, seed {case.seed}"
         names[keys[1]] = f"healthy twin, seed {case.seed}"
-        runs += [case.run, case.twin]
+        runs.append(case.run)
+        twins.append(case.twin)
     report = (lambda key, state: on_progress(names[key], state)) if on_progress else None
-    outcomes = store.train_all(runs, plan.workers, report)
+    # jobs side by side share their twins: each begins with what is its own, and takes the twins in an order of its own,
+    # so that a twin is seldom trained by two jobs at the same time
+    twins.sort(key=lambda run: digest(plan.card.label, store.key(run)))
+    outcomes = store.train_all([*runs, *twins], plan.workers, report)
     return [_finish(case, outcomes, plan, store, bench, catalogue) for case in cases]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,7 @@ class Run:
 
     def key(self, data_folder: str) -> str:
         """Return the name of its trace: source, config, seed, data, data set, recorder, and versions."""
-        recorder = [(PACKAGE / name).read_text() for name in RECORDER_FILES]
-        versions = [__version__, version("torch"), version("numpy")]
+        recorder, versions = _recorder()
         dataset = self.workload.dataset.read_text()
         report = {k: self.workload.settings[k] for k in ("task", "classes", "report", "oracle")}
         return digest(self.source, self.config, data_folder, dataset, report, recorder, versions)
@@ -98,6 +97,12 @@ class Outcome:
     seconds: float
     steps: int
     transient: bool = False
+
+
+@cache
+def _recorder() -> tuple[list[str], list[str]]:
+    """Return what every trace depends on, read once a process: a job asks for a hundred keys."""
+    return [(PACKAGE / name).read_text() for name in RECORDER_FILES], [__version__, version("torch"), version("numpy")]
 
 
 def prepare(card: Card, workload: Workload, seed: int) -> Case:

@@ -30,6 +30,7 @@ STALE_SECONDS = 24 * 3600.0  # a draft in which nothing was written for so long 
 DATA_SECONDS = 300.0  # that a data set may take to write its files, however short the trainings are to be
 _verified: dict[Path, tuple[Any, Outcome]] = {}  # of this process: traces as they were when their checksums matched
 _verified_data: dict[Path, Any] = {}  # likewise, folders of training data
+_written: dict[tuple[Path, Path, str], str] = {}  # folders of training data: all jobs of a process share them
 _tidied: set[Path] = set()  # stores of which this process has removed stale drafts
 
 
@@ -52,7 +53,7 @@ class Store:
         self.root = results.resolve() / "runs"
         self.pool = pool
         self.train_seconds = train_seconds
-        self._data: dict[Path, str | HarnessFailure] = {}
+        self._failed: dict[Path, HarnessFailure] = {}
         if self.root not in _tidied:
             _tidied.add(self.root)
             remove_stale_drafts(self.root, max(STALE_SECONDS, 2 * train_seconds))
@@ -63,22 +64,26 @@ class Store:
         Raises:
             HarnessFailure: the data set cannot be made; later calls raise the same.
         """
-        if workload.dataset not in self._data:
-            self._data[workload.dataset] = self._write_data(workload.dataset)
-        found = self._data[workload.dataset]
-        if isinstance(found, HarnessFailure):
-            raise found
-        return self.root / "data" / found
+        if workload.dataset in self._failed:
+            raise self._failed[workload.dataset]
+        key = (self.root, workload.dataset, workload.dataset.read_text())
+        if key not in _written or not (self.root / "data" / _written[key]).is_dir():
+            try:
+                _written[key] = self._write_data(workload.dataset)
+            except HarnessFailure as failure:
+                self._failed[workload.dataset] = failure
+                raise
+        return self.root / "data" / _written[key]
 
-    def _write_data(self, dataset: Path) -> str | HarnessFailure:
+    def _write_data(self, dataset: Path) -> str:
         request = {"do": "data", "dataset": str(dataset), "root": str(self.root / "data")}
         try:
             answer = self.pool.call(request, max(DATA_SECONDS, self.train_seconds))
         except (TimedOut, WorkerDied, OSError) as error:
             message = f"data set {dataset}: write_training_data: {type(error).__name__}: {error}"
-            return HarnessFailure(message, traceback.format_exc())
+            raise HarnessFailure(message, traceback.format_exc()) from error
         if "failure" in answer:
-            return HarnessFailure(answer["failure"], answer["traceback"])
+            raise HarnessFailure(answer["failure"], answer["traceback"])
         if answer["mended"]:
             integrity.warn(f"damaged training data {self.root / 'data' / answer['folder']}: written again")
         return answer["folder"]
