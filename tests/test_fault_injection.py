@@ -27,7 +27,7 @@ from bugbench.records import Records
 from bugbench.report import leaderboard
 from bugbench.runner import prepare
 from bugbench.store import Store
-from bugbench.worker import WorkerPool
+from bugbench.worker import Worker, WorkerPool
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = "diabetes_mlp"  # trains in half a second
@@ -98,7 +98,7 @@ def visible(folder: Path) -> Iterator[Path]:
 def assert_nothing_half_written(results: Path) -> None:
     """Every case can be read and every trace is whole."""
     assert Records(results).read().damaged == []
-    pool = WorkerPool("train", 1)  # starts nothing
+    pool = WorkerPool([Worker("train")])  # starts nothing
     store = Store(results, pool)
     data = [path.name for path in (results / "runs" / "data").glob("[!.]*")]
     for folder in (results / "runs" / "traces").glob("[!.]*"):
@@ -372,7 +372,7 @@ def test_program_that_never_ends_is_a_row_with_the_reason(catalogue: Catalogue, 
     (found,) = (r for r in Records(tmp_path).read().records if r.bug == "lr_too_low")
     assert found == result.record
     assert set(result.verdicts["detector"]) == set(DETECTORS)
-    store = Store(tmp_path, WorkerPool("train", 1))
+    store = Store(tmp_path, WorkerPool([Worker("train")]))
     assert store.outcome(found.trace_key) is None, "it is tried again"
     assert store.outcome(found.twin_key) is not None
 
@@ -450,7 +450,7 @@ def test_failing_trace_or_detector_bench_costs_its_case_only(
         return folder
 
     trace = Store.trace
-    data = Store(tmp_path, WorkerPool("train", 1)).data_folder(catalogue.workloads[FAST])
+    data = Store(tmp_path, WorkerPool([Worker("train")])).data_folder(catalogue.workloads[FAST])
     monkeypatch.setattr(Store, "trace", fails_once)
     found = run_job(replace(plan(catalogue, tmp_path), seeds=[0, 1]), catalogue)
     assert_skipped(found[0], tmp_path, "FileNotFoundError")

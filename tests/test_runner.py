@@ -15,7 +15,8 @@ from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.runner import Outcome, Run, onset, prepare, reported_value
 from bugbench.store import HarnessFailure, Store, remove_stale_drafts
 from bugbench.trace import Trace
-from bugbench.worker import WorkerPool
+from bugbench.judging_worker import JudgingWorker
+from bugbench.worker import Worker, WorkerPool
 
 # -- the program's own claim --------------------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ def test_card_that_shifts_the_seed_shifts_it_from_the_twins(workload):
 
 @pytest.fixture(scope="module")
 def pool():
-    pool = WorkerPool("train", 1)
+    pool = WorkerPool([Worker("train")])
     yield pool
     pool.close()
 
@@ -620,7 +621,7 @@ def diagnose(folder, key, trace):
     """Return what a detector counts in a trace, or what it once did: the bench keeps it."""
     path = folder / "counts.py"
     path.write_text(COUNTS)
-    pool = WorkerPool("judge", 1)
+    pool = WorkerPool([JudgingWorker()])
     try:
         judge = Judge("counts", path, frozenset({"tensors", "data", "source"}), {})
         answer = Bench(folder / "results", pool).judge(Exhibit(key, trace, folder, {}), judge)

@@ -15,7 +15,7 @@ from bugbench.judge import judges_of
 from bugbench.records import impact_of
 from bugbench.runner import prepare
 from bugbench.store import Store
-from bugbench.worker import WorkerPool
+from bugbench.worker import Worker, WorkerPool
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = load()
@@ -29,7 +29,7 @@ NAMED_BY_THE_USER = [
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
-    workers = WorkerPool("train", 1)
+    workers = WorkerPool([Worker("train")])
     yield workers
     workers.close()
 
