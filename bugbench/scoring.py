@@ -192,13 +192,11 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
 
     Rates are macro averages. Over the bugs that do harm: seeds within bug, bugs within fault, faults within workload,
     workloads; over the controls: seeds within control, controls within workload, workloads. A rate over nothing is
-    NaN. Every status but "ok" is a miss on a bug and silence on a control; but a case that was "skipped", because the
-    harness failed, says nothing of any detector and is in no rate.
+    NaN. A "skipped" case is in no rate; any other status but "ok" is a miss on a bug and silence on a control.
 
     Args:
         verdicts: rows of :func:`verdict`, of any number of detectors.
-        impact: ``bug, workload, state`` (:func:`bugbench.impact.measure_impact`) for every pair among the verdicts
-            that were not skipped.
+        impact: ``bug, workload, state`` (:func:`bugbench.impact.measure_impact`) for all pairs not skipped.
         resamples: draws of workload x fault (controls: workload x control), the same for all detectors.
         seed: of the draws.
 
@@ -212,7 +210,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
           bug cases left out because they do no harm; ``harmful_controls``: control cases whose card was measured to
           do harm. They stay among the controls until the card is mended, and show here: left out, they would move
           every detector's rate unseen.
-        * one count per status, over all cases: ``skipped`` counts those that are in none of the others.
+        * one count per status, over all cases; ``skipped`` ones are in no other column.
 
     Raises:
         ValueError: a row comes twice, a verdict has an unknown status or no impact, a detector has two accesses.
@@ -280,9 +278,8 @@ def _with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
     if len(ambiguous := accesses_of[accesses_of.map(len) > 1]):
         raise ValueError(f"detector {ambiguous.index[0]} was given different accesses: {list(ambiguous.iloc[0])}")
     columns = ["detector", "access", "bug", "fault", "workload", "control", "status", *MARKS, "delay", "seconds"]
-    verdicts = verdicts[verdicts["status"] != "skipped"]
     harm = impact[["bug", "workload"]].assign(harmful=[is_harmful(state) for state in impact["state"]])
-    cases = verdicts[columns].merge(harm, on=["bug", "workload"], how="left")
+    cases = verdicts.loc[verdicts["status"] != "skipped", columns].merge(harm, on=["bug", "workload"], how="left")
     unmeasured = cases.loc[cases["harmful"].isna(), ["bug", "workload"]].drop_duplicates()
     if len(unmeasured):
         pairs = ", ".join(f"{bug} on {workload}" for bug, workload in unmeasured.head(5).itertuples(index=False))
