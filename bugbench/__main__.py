@@ -1,6 +1,7 @@
 """The command line: ``python -m bugbench bug=softmax_dim``, ``-m 'bug=glob(*)'``, ``suite=quick``."""
 
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -191,6 +192,7 @@ def main() -> None:
     except (LookupError, ValueError) as error:
         sys.exit(f"bugbench: {error}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would end the process on an error, and a sweep get no tables
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: joblib's processes would outlive us
     app = hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")(run_one)
     try:
         app()

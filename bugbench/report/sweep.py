@@ -79,7 +79,7 @@ class Leaderboard(Callback):
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(": ")
         if ended := len(read_jobs(sweep.folder)[0]):
             text = (
-                f"the sweep was cut short ({reason}). The {ended} jobs that had ended are kept, and so is every run "
+                f"the sweep was cut short ({reason}). The {ended} job(s) that had ended are kept, and so is every run "
                 "that was trained: the same command again does the rest."
             )
         else:
