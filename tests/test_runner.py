@@ -12,10 +12,10 @@ import pytest
 from bugbench.card import make_card
 from bugbench.catalogue import Workload
 from bugbench.judging import Bench, Exhibit, Judge
+from bugbench.judging_worker import JudgingWorker
 from bugbench.runner import Outcome, Run, onset, prepare, reported_value
 from bugbench.store import HarnessFailure, Store, remove_stale_drafts
 from bugbench.trace import Trace
-from bugbench.judging_worker import JudgingWorker
 from bugbench.worker import Worker, WorkerPool
 
 # -- the program's own claim --------------------------------------------------------------------------------------
