@@ -32,7 +32,10 @@ from bugbench.plugins import PACKAGE
 from bugbench.trace_writer import TraceWriter
 from bugbench.worker import TimedOut, WorkerDied, WorkerPool
 
-RECORDER_FILES = ("recorder.py", "watching.py", "tensor_summary.py", "trace_writer.py", "training.py", "rerun.py")
+RECORDER_FILES = (
+    *("recorder.py", "watching.py", "tensor_summary.py", "statistics_log.py", "sample_log.py", "trace_writer.py"),
+    *("training.py", "rerun.py"),
+)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ import yaml
 from safetensors import safe_open
 
 ACCESS = ("curves", "tensors", "data", "source", "rerun")
+RECORDED = ACCESS[:3]  # by the recorder; whoever stores the program beside a trace grants the rest
 CURVE_COLUMNS = ["split", "step", "epoch", "loss", "lr"]
 STATISTICS = ("mean", "std", "min", "max", "zero_share", "nonfinite")
 
