@@ -234,9 +234,9 @@ class Recorder:
         classes = self._meta["classes"]
         if not classes or classes > MAX_HISTOGRAM or targets.is_floating_point() or targets.numel() == 0:
             return None
-        labels = targets.detach().reshape(-1).long()
-        # the last bin is for what is no class; -100, which cross entropy ignores, is not class 0
-        return torch.bincount(torch.where(labels < 0, classes, labels).clamp(max=classes), minlength=classes + 1)
+        # the first and the last bin are for what is no class, such as -100, which cross entropy ignores
+        labels = targets.detach().reshape(-1).long().clamp(-1, classes)
+        return torch.bincount(labels.add_(1), minlength=classes + 2)
 
 
 def _checked(access: Iterable[str]) -> frozenset[str]:

@@ -1,13 +1,14 @@
 """Which samples were seen: a fingerprint and a label for each, hashed many batches at a time."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from bugbench.tensor_summary import fingerprint
 
-PENDING_BYTES = 2**20  # batches that wait to be hashed together; a larger one is hashed at once, without a copy
+PENDING_BYTES = 2**17  # batches that wait to be hashed together: few enough to stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class SampleLog:
     """The samples of a run, batch by batch."""
 
     def __init__(self) -> None:
-        self._batches: list[tuple[str, int, int, int]] = []
-        self._pending: list[tuple[torch.Tensor, torch.Tensor | None]] = []
-        self._kind: Any = None  # what batches must share to be hashed together
+        self._batches: list[tuple[str, int, int]] = []
+        self._counts: list[int] = []
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._room = PENDING_BYTES
         self._done: list[tuple[torch.Tensor, torch.Tensor | None]] = []
 
@@ -45,21 +46,14 @@ class SampleLog:
         self, split: str, epoch: int, step: int, samples: torch.Tensor, targets: torch.Tensor, copied: bool = False
     ) -> None:
         """Take one batch; ``copied`` says that the program holds neither of the two tensors."""
-        count = len(samples)
-        self._batches.append((split, epoch, step, count))
-        one_each = targets.dim() == 1 and len(targets) == count
-        kind = (samples.shape[1:], samples.dtype, samples.device, one_each and (targets.dtype, targets.device))
-        size = samples.numel() * samples.element_size()
-        if kind != self._kind or size > self._room:
-            self._flush()
-            self._kind = kind
-        self._room -= size
-        wait = self._room > 0
-        if wait and not copied:
+        self._batches.append((split, epoch, step))
+        self._room -= samples.nbytes
+        if self._room > 0 and not copied:
             samples = samples.detach().clone()
-        labels = (targets if copied else targets.detach().clone()) if one_each else None
-        self._pending.append((samples, labels))
-        if not wait:
+        if targets.dim() == 1 and not copied:
+            targets = targets.detach().clone()
+        self._pending.append((samples, targets))
+        if self._room <= 0:
             self._flush()
 
     def table(self) -> SampleTable:
@@ -74,16 +68,28 @@ class SampleLog:
             splits=[batch[0] for batch in self._batches],
             epochs=[batch[1] for batch in self._batches],
             steps=[batch[2] for batch in self._batches],
-            counts=[batch[3] for batch in self._batches],
+            counts=self._counts,
             fingerprints=np.concatenate([np.zeros(0, dtype=np.int64), *hashes]),
             labels=np.concatenate([np.zeros(0), *labels]),
         )
 
     def _flush(self) -> None:
-        """Hash what waits; a hash is exact, so it does not matter beside which other samples."""
-        if self._pending:
-            samples, labels = zip(*self._pending, strict=True)
-            targets = None if labels[0] is None else torch.cat(labels)
-            self._done.append((fingerprint(samples[0] if len(samples) == 1 else torch.cat(samples)), targets))
-            self._pending.clear()
+        """Hash what waits, neighbours of one kind together; a hash is exact, so it does not matter beside which."""
+        for _, group in groupby(self._pending, _kind):
+            samples, targets = zip(*group, strict=True)
+            self._counts.extend(map(len, samples))
+            labels = torch.cat(targets) if _one_each(samples[0], targets[0]) else None
+            self._done.append((fingerprint(samples[0] if len(samples) == 1 else torch.cat(samples)), labels))
+        self._pending.clear()
         self._room = PENDING_BYTES
+
+
+def _one_each(samples: torch.Tensor, targets: torch.Tensor) -> bool:
+    return targets.dim() == 1 and len(targets) == len(samples)
+
+
+def _kind(batch: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    """Return what batches must share to be hashed together."""
+    samples, targets = batch
+    labelled = (targets.dtype, targets.device) if _one_each(samples, targets) else None
+    return samples.shape[1:], samples.dtype, samples.device, labelled

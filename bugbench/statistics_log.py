@@ -12,8 +12,8 @@ import torch
 from bugbench.tensor_summary import statistics_dtype, summarize, summarize_rows
 from bugbench.trace import STATISTICS
 
-BLOCK_ROWS = 32
-BLOCK_BYTES = 2**16  # what a block may hold; a tensor that does not fit in twice is summarised at once, by itself
+BLOCK_ROWS = 64
+BLOCK_BYTES = 2**17  # what a block may hold; a tensor that does not fit in twice is summarised at once, by itself
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,9 @@ def fingerprint(batch: torch.Tensor) -> torch.Tensor:
         rows = rows.to(torch.uint8)
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]
     integers = rows.view(words).to(torch.int64)
+    multipliers = _multipliers(integers.shape[1], integers.device)
     # shuffle high bits down first: the multipliers act modulo 2**64, so low bits would never see high ones; the mask
     # keeps the sign out of the shift, or a number and its bitwise complement (0 and -1) would be the same
-    integers = (integers ^ ((integers >> 17) & (2**47 - 1))) + 1
-    sums = integers.mul_(_multipliers(integers.shape[1], integers.device)).sum(dim=1)
+    mixed = (integers >> 17).bitwise_and_(2**47 - 1).bitwise_xor_(integers).add_(1)
+    sums = mixed.mul_(multipliers).sum(dim=1)
     return sums ^ (sums >> 29)

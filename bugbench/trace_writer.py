@@ -121,7 +121,7 @@ class TraceWriter:
         inputs = self.inputs.table()
         for i, statistic in enumerate(STATISTICS):
             columns[f"input_{statistic}"] = _spread(inputs.moments, inputs.values[:, i], len(split))
-        columns["labels"] = pa.array([None if v is None else _array(v).tolist() for v in labels])
+        columns["labels"] = pa.array([None if v is None else _histogram(v) for v in labels])
         row_of_step = np.array([row for row, name in enumerate(split) if name == "train"], dtype=np.int64)
         for prefix, table in tables.items():
             norms = {}
@@ -173,6 +173,13 @@ def _repeated(texts: list[str], counts: list[int]) -> pa.Array:
     codes = np.array([distinct.index(text) for text in texts], dtype=np.int32)
     column = pa.DictionaryArray.from_arrays(np.repeat(codes, counts), pa.array(distinct, pa.string()))
     return column.cast(pa.string())
+
+
+def _histogram(bins: torch.Tensor) -> list[int]:
+    """Return counts of the classes and of what is none: below the first class and above the last are one bin."""
+    below, *counts = bins.tolist()
+    counts[-1] += below
+    return counts
 
 
 def _numbers(values: Iterable[Any]) -> list[float]:

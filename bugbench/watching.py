@@ -73,7 +73,7 @@ class Watched:
     def complete(self) -> None:
         """Add to the trace what was seen of the layers in this training step."""
         if not self._gradients_seen:  # no optimizer step came by
-            self._summarize_gradients()
+            self._summarize_gradients(dict(self.model.named_parameters()))
         self._statistics.commit(self.run.step)
 
     def reset(self) -> None:
@@ -128,8 +128,8 @@ class Watched:
     def _before_step(self, *_: Any) -> None:
         self.run.event(self.prefix + "step")
         if self.run.closely:
-            self._summarize_gradients()
             named = dict(self.model.named_parameters())
+            self._summarize_gradients(named)
             self._parameters = (list(named), list(named.values()), [p.detach().clone() for p in named.values()])
 
     def _after_step(self, *_: Any) -> None:
@@ -140,9 +140,9 @@ class Watched:
         self._statistics.put("weight", names, weights)
         self._statistics.put("update", names, torch._foreach_sub(weights, before))
 
-    def _summarize_gradients(self) -> None:
-        named = [(n, p.grad) for n, p in self.model.named_parameters() if p.grad is not None]
-        self._statistics.put("gradient", [n for n, _ in named], [gradient for _, gradient in named])
+    def _summarize_gradients(self, parameters: dict[str, nn.Parameter]) -> None:
+        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        self._statistics.put("gradient", list(gradients), list(gradients.values()))
         self._gradients_seen = True
 
 
