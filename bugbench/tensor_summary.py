@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from bugbench.trace import STATISTICS
 
-LONG_ROW = 4096
+LONG_ROW = 4096  # elements from which on a call of its own costs less than a row's share of a common one
 
 
 def statistics_dtype(tensor: torch.Tensor) -> torch.dtype:
