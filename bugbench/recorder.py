@@ -235,8 +235,9 @@ class Recorder:
         if not classes or classes > MAX_HISTOGRAM or targets.is_floating_point() or targets.numel() == 0:
             return None
         # the first and the last bin are for what is no class, such as -100, which cross entropy ignores
-        labels = targets.detach().reshape(-1).long().clamp(-1, classes)
-        return torch.bincount(labels.add_(1), minlength=classes + 2)
+        labels = targets.detach().reshape(-1).long().clamp(-1, classes).add_(1)
+        # bincount would wait for a GPU, to learn how many bins there are
+        return labels.new_zeros(classes + 2).scatter_add_(0, labels, torch.ones_like(labels))
 
 
 def _checked(access: Iterable[str]) -> frozenset[str]:

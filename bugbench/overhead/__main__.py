@@ -19,8 +19,10 @@ from rich.table import Table
 def show(rows: Sequence[Overhead], console: Console) -> None:
     """Print the rows as a table."""
     table = Table(title="CPU time over the bare program's (median of pairs)", title_justify="left")
-    for column in ("workload", "recorder", "ratio", "95 % interval", "without writing", "pairs"):
-        table.add_column(column, justify="left" if column in ("workload", "recorder") else "right", overflow="fold")
+    for column in ("workload", "recorder"):
+        table.add_column(column, no_wrap=True)
+    for column in ("ratio", "95 % interval", "without writing", "pairs"):
+        table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         if row.ratio is None:
             table.add_row(row.workload, row.recorder, row.status, row.reason, "", "")
