@@ -1,11 +1,11 @@
-"""What a judging worker does: hand one trace to one detector and report its diagnosis.
+"""Hand one trace to one detector and put its diagnosis into plain values: what a judging process does.
 
-A request names a trace folder, a detector's file and its knobs: nothing of the case.
+It knows a trace folder, a detector's file and its knobs: nothing of the case.
 """
 
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,36 @@ from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, T
 from bugbench.plugins import load_detector
 
 MAX_TEXT = 500  # characters of an evidence or a reason that are kept
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch says so in a RuntimeError
 
 
-def handle(request: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Diagnose; returns ``status``, ``reason``, ``suspects`` (as mappings) and ``seconds``."""
-    started = time.perf_counter()
+def diagnose(file: str, knobs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return ``status``, ``reason`` and ``suspects`` (as mappings)."""
+    suspects: list[dict[str, Any]] = []
     try:
-        detector = load_detector(Path(request["detector"]))(**request["knobs"])
-        started = time.perf_counter()
-        suspects = as_mappings(detector.diagnose(Trace(request["folder"])))
+        detector = load_detector(Path(file))(**knobs)
+        suspects = as_mappings(detector.diagnose(Trace(folder)))
         status, reason = "ok", ""
     except NotApplicable as error:
-        status, reason, suspects = "not_applicable", str(error), []
+        status, reason = "not_applicable", str(error)
     except NotInstalled as error:
-        status, reason, suspects = "not_installed", str(error), []
+        status, reason = "not_installed", str(error)
     except InvalidDiagnosis as error:
-        status, reason, suspects = "invalid", str(error), []
+        status, reason = "invalid", str(error)
     except MemoryError as error:
-        status, reason, suspects = "out_of_memory", str(error), []
+        status, reason = "out_of_memory", str(error) or "MemoryError"
     except Exception as error:  # a broken detector costs its own row only
-        status, reason, suspects = "crashed", f"{type(error).__name__}: {error}", []
-    seconds = time.perf_counter() - started
-    return {"status": status, "reason": reason[:MAX_TEXT], "suspects": suspects, "seconds": seconds}
+        status, reason = "crashed", f"{type(error).__name__}: {error}"
+        if isinstance(error, RuntimeError) and any(words in reason for words in OUT_OF_MEMORY):
+            status = "out_of_memory"
+    return {"status": status, "reason": reason[:MAX_TEXT], "suspects": suspects}
+
+
+def timed_diagnose(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Diagnose in this process, where none can be forked; ``seconds`` is wall time."""
+    started = time.perf_counter()
+    answer = diagnose(request["detector"], request["knobs"], Path(request["folder"]))
+    return answer | {"seconds": time.perf_counter() - started}
 
 
 class InvalidDiagnosis(TypeError):

@@ -9,7 +9,6 @@ a word of the case::
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bugbench import atomic
-from bugbench.plugins import PACKAGE
+from bugbench.children import failure
+from bugbench.integrity import Damaged, read_sealed, warn, write_sealed
+from bugbench.judging_worker import JudgingWorker
+from bugbench.plugins import PACKAGE, is_own_oracle, sources_of
 from bugbench.runner import digest
 from bugbench.trace import export
 from bugbench.worker import TimedOut, WorkerDied, WorkerPool
 
-JUDGING_FILES = ("judging.py", "diagnosing.py", "trace.py", "rerun.py", "detector.py", "class_view.py", "first_batch.py")
+JUDGING_FILES = ("diagnosing.py", "rerun.py")  # with what they import: what a diagnosis depends on
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Judge:
     @property
     def digest(self) -> str:
         """Changes with the detector's source, its knobs and the way of judging."""
-        mechanism = [(PACKAGE / name).read_text() for name in JUDGING_FILES]
-        return digest(self.file.read_text(), dict(self.knobs), mechanism)[:12]
+        mechanism = [Path(__file__).read_text(), *(sources_of(PACKAGE / name) for name in JUDGING_FILES)]
+        return digest(sources_of(self.file), dict(self.knobs), mechanism)[:12]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Exhibit:
 class Bench:
     """Puts exhibits before detectors in worker processes."""
 
-    def __init__(self, results: Path, pool: WorkerPool, judge_seconds: float = 60) -> None:
+    def __init__(self, results: Path, pool: WorkerPool[JudgingWorker], judge_seconds: float = 60) -> None:
         self.root = results.resolve() / "runs" / "diagnoses"
         self.pool = pool
         self.judge_seconds = judge_seconds
@@ -79,13 +80,15 @@ class Bench:
         path = self.root / exhibit.key / f"{name}.json"
         if not again:
             try:
-                return json.loads(path.read_text())
-            except (OSError, ValueError):
+                return read_sealed(path)
+            except FileNotFoundError:
                 pass
+            except Damaged as damage:
+                warn(f"{damage}: judged again")
         answer = self._ask(exhibit, judge, until=None)
         answer["alarm_step"] = self._alarm_step(exhibit, judge) if answer["suspects"] else None
         if not answer.pop("transient", False) and answer["status"] not in ("out_of_memory", "not_installed"):
-            atomic.write(path, json.dumps(answer, indent=1) + "\n")
+            write_sealed(path, answer)
         return answer
 
     def judge_all(
@@ -105,33 +108,31 @@ class Bench:
         return max(total - 1, 0)
 
     def _ask(self, exhibit: Exhibit, judge: Judge, until: int | None) -> dict[str, Any]:
-        home = Path(tempfile.mkdtemp(prefix="trace-"))
-        folder = home / "trace"
-        try:
+        if "truth" in judge.access and not is_own_oracle(judge.file):
+            return failure("crashed", f"the truth is for the project's own oracle, not for {judge.name}")
+        truth = exhibit.truth if "truth" in judge.access else {}
+
+        def export_part(folder: Path) -> None:
             export(exhibit.trace, folder, judge.access, until)
             if "rerun" in judge.access:
                 shutil.copytree(exhibit.data, folder / "data", copy_function=shutil.copyfile)
             if "truth" in judge.access:
-                (folder / "truth.json").write_text(json.dumps(exhibit.truth))
-            request = {"detector": str(judge.file), "knobs": dict(judge.knobs), "folder": str(folder)}
-            answer = self.pool.call(request, self.judge_seconds)
-            if "failure" in answer:
-                return _no_answer("crashed", answer["failure"])
-            return answer
-        except TimedOut as error:
-            return _no_answer("timed_out", str(error)) | {"seconds": self.judge_seconds}
-        except WorkerDied as error:
-            status = "out_of_memory" if "SIGKILL" in str(error) else "crashed"
-            return _no_answer(status, str(error))
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
+                (folder / "truth.json").write_text(json.dumps(truth))
+
+        with self.pool.borrow() as worker:
+            try:
+                folder = worker.place(exhibit.key, (judge.access, digest(dict(truth)), until), export_part)
+                answer = worker.diagnose(judge.file, judge.knobs, folder, self.judge_seconds)
+            except TimedOut as error:
+                answer = failure("timed_out", str(error))
+            except WorkerDied as error:
+                answer = failure("crashed", str(error))
+        if "failure" in answer:
+            answer = failure("crashed", answer["failure"])
+        return {"isolation": worker.level} | answer
 
 
 def prefixes(trace: Path, total: int) -> list[int]:
     """Return the numbers of training batches at which time to alarm is measured: one after each kept batch."""
     kept = sorted(int(m.group(1)) for p in (trace / "batches").glob("train-*") if (m := re.search(r"-(\d+)\.", p.name)))
     return [step + 1 for step in kept if step + 1 < total]
-
-
-def _no_answer(status: str, reason: str) -> dict[str, Any]:
-    return {"status": status, "reason": reason, "suspects": [], "seconds": 0.0, "transient": True}

@@ -1,18 +1,21 @@
 """Import the files of the catalogue: detectors and data sets, the project's own and those from outside."""
 
-import dataclasses
+import ast
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from bugbench.detector import Detector
-from bugbench.names import unknown
-from bugbench.trace import ACCESS
+if TYPE_CHECKING:
+    from bugbench.detector import Detector
+
 
 PACKAGE = Path(__file__).resolve().parent
+RECORDER_FILES = (  # whose code runs within a program's own
+    *("recorder.py", "watching.py", "tensor_summary.py", "statistics_log.py", "sample_log.py", "trace_writer.py"),
+)
 
 
 class CatalogueError(ValueError):
@@ -53,8 +56,10 @@ def _own_package(path: Path) -> str | None:
     return next((package for package, folder in folders.items() if folder.resolve() == parent), None)
 
 
-def load_detector(path: Path) -> type[Detector]:
-    """Return the one Detector class that the file at ``path`` defines."""
+def load_detector(path: Path) -> "type[Detector]":
+    """Return the one Detector class that the file at ``path`` defines; for judging processes only."""
+    from bugbench.detector import Detector  # not before: a judging process is confined before it loads numpy
+
     module = load_module(path)
     classes = [
         c
@@ -63,16 +68,26 @@ def load_detector(path: Path) -> type[Detector]:
     ]
     if len(classes) != 1:
         raise CatalogueError(f"{path}: a detector's file defines exactly one Detector class, this one {len(classes)}")
-    detector = classes[0]
-    is_oracle = path.stem == "oracle" and _own_package(path) == "bugbench.detectors"
-    for access in detector.access:
-        if access not in ACCESS and not (is_oracle and access == "truth"):
-            raise CatalogueError(f"{path}: {unknown('access', access, ACCESS)}")
-    if not dataclasses.is_dataclass(detector) or "diagnose" not in vars(detector):
-        raise CatalogueError(f"{path}: {detector.__name__} must be a @dataclass with a method diagnose(self, trace)")
-    return detector
+    return classes[0]
 
 
-def knobs_of(detector: type[Detector]) -> dict[str, Any]:
-    """Return the knobs of a detector with their defaults."""
-    return {f.name: getattr(detector(), f.name) for f in dataclasses.fields(detector)}
+def is_own_oracle(path: Path) -> bool:
+    """Tell whether this is the project's own oracle: nobody else may see the truth."""
+    return path.stem == "oracle" and _own_package(path) == "bugbench.detectors"
+
+
+def sources_of(path: Path) -> list[str]:
+    """Return the text of a Python file and of every module of bugbench that it imports, directly or not, sorted."""
+    texts, waiting = {path: path.read_text()}, [path]
+    while waiting:
+        for node in ast.walk(ast.parse(texts[waiting.pop()])):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                first, *rest = name.split(".")
+                module = PACKAGE.joinpath(*rest).with_suffix(".py")
+                if first == "bugbench" and rest and module.is_file() and module not in texts:
+                    texts[module] = module.read_text()
+                    waiting.append(module)
+    return [texts[path] for path in sorted(texts)]

@@ -3,11 +3,10 @@
 The two kinds never share a process. A worker is told its job through a pipe, one JSON line at a time; its arguments,
 environment and working directory are the same whatever it works on, so that a detector that looks at its own process
 learns nothing of the case. A job that runs over its time, or a process that dies, costs that job only: the next one
-gets a new process.
+gets a new process. What runs in the process is in :mod:`bugbench.serving`.
 """
 
 import contextlib
-import gc
 import json
 import os
 import queue
@@ -16,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
+
+from bugbench.isolation import extra_packages
 
 Kind = Literal["train", "judge"]
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "CUDA_VISIBLE_DEVICES")
+DEFAULT_MEMORY = 8 * 2**30  # bytes
 
 
 class WorkerDied(Exception):
@@ -36,12 +37,19 @@ class TimedOut(Exception):
 class Worker:
     """One process of one kind; started at the first call, replaced when it dies or hangs."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, memory: int = DEFAULT_MEMORY) -> None:
         self.kind = kind
+        self.memory = memory
         self._process: subprocess.Popen[str] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
         self._log: Any = None
         self._answers: queue.Queue[str | None] = queue.Queue()
+
+    @property
+    def home(self) -> Path:
+        """The process's own folder, which ends with it."""
+        assert self._home is not None
+        return Path(self._home.name)
 
     def call(
         self,
@@ -59,7 +67,15 @@ class Worker:
         Raises:
             TimedOut, WorkerDied: the job has no answer.
         """
-        process = self._started()
+        return self._ask(self._started(), request | {"memory": self.memory}, timeout, on_progress)
+
+    def _ask(
+        self,
+        process: subprocess.Popen[str],
+        request: dict[str, Any],
+        timeout: float,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
         expired = threading.Event()
         clock = threading.Timer(timeout, _expire, [process, expired])
         clock.start()
@@ -78,7 +94,7 @@ class Worker:
             if expired.is_set():
                 raise TimedOut(f"no answer within {timeout:g} s")
             raise WorkerDied(f"the process ended with {_exit_text(code)}{last_words}")
-        if expired.is_set():  # the answer was faster by a hair: the next call needs a process that lives
+        if answer.pop("leaving", False) or expired.is_set():  # the next call needs a process that lives, and is slim
             self.close()
         return answer
 
@@ -121,20 +137,25 @@ class Worker:
             return self._process
         self.close()
         self._home = tempfile.TemporaryDirectory(prefix="job-", ignore_cleanup_errors=True)
+        package = self._furnish()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 — what the jobs print; its end explains a death
         self._answers = queue.Queue()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bugbench.worker", self.kind],
+            [sys.executable, "-m", "bugbench.serving", self.kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(),
+            env=_environment(package),
             cwd=self._home.name,
             text=True,
             start_new_session=True,  # Ctrl-C in the terminal is the harness's affair
         )
         threading.Thread(target=_forward, args=(self._process, self._answers), daemon=True).start()
         return self._process
+
+    def _furnish(self) -> Path:
+        """Prepare the process's folder; return where it imports bugbench from."""
+        return Path(__file__).resolve().parent.parent  # the package may be run from a checkout, not installed
 
     def _last_words(self) -> str:
         """Return the last line that the process wrote to standard error, as ": line", or nothing."""
@@ -144,22 +165,35 @@ class Worker:
         return f": {lines[-1]}" if lines else ""
 
 
-class WorkerPool:
-    """``size`` workers of one kind, shared by threads."""
+W = TypeVar("W", bound=Worker)
 
-    def __init__(self, kind: Kind, size: int) -> None:
-        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()  # last used first: it has torch loaded
-        self._workers = [Worker(kind) for _ in range(size)]
+
+class WorkerPool(Generic[W]):
+    """Workers that threads share.
+
+    Args:
+        workers: all of one kind.
+    """
+
+    def __init__(self, workers: Iterable[W]) -> None:
+        self._workers = list(workers)
+        self._idle: queue.LifoQueue[W] = queue.LifoQueue()  # last used first: it has torch loaded
         for worker in reversed(self._workers):
+            self._idle.put(worker)
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[W]:
+        """Wait for an idle worker, and have it for a while."""
+        worker = self._idle.get()
+        try:
+            yield worker
+        finally:
             self._idle.put(worker)
 
     def call(self, request: dict[str, Any], timeout: float, on_progress: Any = None) -> dict[str, Any]:
         """See :meth:`Worker.call`; waits for an idle worker first."""
-        worker = self._idle.get()
-        try:
+        with self.borrow() as worker:
             return worker.call(request, timeout, on_progress)
-        finally:
-            self._idle.put(worker)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -174,10 +208,10 @@ def _forward(process: subprocess.Popen[str], answers: "queue.Queue[str | None]")
     answers.put(None)
 
 
-def _environment() -> dict[str, str]:
-    package_root = str(Path(__file__).resolve().parent.parent)
+def _environment(package: Path) -> dict[str, str]:
     fixed = {
-        "PYTHONPATH": package_root,  # the package may be run from a checkout without being installed
+        "PYTHONPATH": os.pathsep.join([str(package), *extra_packages()]),
+        "PYTHONSAFEPATH": "1",  # the working directory is no place to import from
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",  # a trace folder holds the program, not its cache
         "OMP_NUM_THREADS": "1",
@@ -185,6 +219,7 @@ def _environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
         "HOME": tempfile.gettempdir(),
+        "USER": "bugbench",  # some packages ask for a name, and a judging process has no list of users
     }
     return {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ} | fixed
 
@@ -208,45 +243,3 @@ def _exit_text(code: int) -> str:
         with contextlib.suppress(ValueError):
             return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
-
-
-def serve(
-    handle: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]], collect: bool = False
-) -> None:
-    """Answer requests from standard input until it ends.
-
-    A job finds its standard input empty, and whatever it prints goes to standard error.
-
-    Args:
-        handle: does a job, given the request and a function that reports progress.
-        collect: clear circular garbage after each job: worth 0.1 s after a training, whose model, hooks and recorder
-            refer to each other, but not after a diagnosis.
-    """
-    requests = os.fdopen(os.dup(sys.stdin.fileno()))
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    sys.stdout = sys.stderr
-
-    def progress(state: dict[str, Any]) -> None:
-        answers.write(json.dumps({"progress": state}) + "\n")
-
-    for line in requests:
-        try:
-            answer = handle(json.loads(line), progress)
-        except Exception as error:
-            answer = {"failure": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        answers.write(json.dumps(answer) + "\n")
-        if collect:
-            gc.collect()
-
-
-if __name__ == "__main__":
-    trains = sys.argv[1:] == ["train"]
-    if trains:
-        from bugbench.training import handle as handler
-    elif sys.argv[1:] == ["judge"]:
-        from bugbench.diagnosing import handle as handler
-    else:
-        sys.exit("usage: python -m bugbench.worker train|judge")
-    serve(handler, collect=trains)

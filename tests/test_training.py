@@ -13,8 +13,9 @@ from bugbench.impact import is_harmful
 from bugbench.job import CaseResult, Plan, choose_workloads, reference_impact, run_job
 from bugbench.judge import judges_of
 from bugbench.records import impact_of
-from bugbench.runner import Store, prepare
-from bugbench.worker import WorkerPool
+from bugbench.runner import prepare
+from bugbench.store import Store
+from bugbench.worker import Worker, WorkerPool
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = load()
@@ -28,7 +29,7 @@ NAMED_BY_THE_USER = [
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
-    workers = WorkerPool("train", 1)
+    workers = WorkerPool([Worker("train")])
     yield workers
     workers.close()
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 from bugbench.card import Card, CardError, SettingError, change_config, make_card, read_card
-from bugbench.detector import Detector
+from bugbench.declaration import Declaration, read_declaration
 from bugbench.injection import Edited, NoMatch, inject
 from bugbench.names import UnknownName, unknown
-from bugbench.plugins import PACKAGE, CatalogueError, load_detector, project_folder
+from bugbench.plugins import PACKAGE, CatalogueError, project_folder
 
 WORKLOAD_FIELDS = ("name", "dataset", "task", "classes", "traits", "roles", "oracle", "report", "config")
 CHOICES = ("auto", "all")  # words for `workload=` that name no workload
@@ -60,14 +60,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything there is, by name. ``faults`` maps a fault's id to {"family", "title"}."""
+    """Everything there is, by name. ``faults`` maps a fault's id to {"family", "title"}; ``folders``: from outside."""
 
     cards: Mapping[str, Mapping[str, Any]]
     workloads: Mapping[str, Workload]
-    detectors: Mapping[str, type[Detector]]
-    detector_files: Mapping[str, Path]
+    detectors: Mapping[str, Declaration]
     faults: Mapping[str, Mapping[str, str]]
     families: Mapping[str, str]
+    folders: tuple[Path, ...] = ()
 
     def card(self, name: str, fields: Mapping[str, Any] | None = None) -> Card:
         """Return a card, with its knobs as in ``fields`` if given.
@@ -141,18 +141,17 @@ def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
             "conf": project_folder("conf") / "workload",
         }
     ]
-    for folder in [*search_path, *_plugin_folders()]:
-        roots.append(_own_root(Path(folder)))
+    folders = tuple(Path(folder).expanduser().resolve() for folder in [*search_path, *_plugin_folders()])
+    roots += [_own_root(folder) for folder in folders]
     files = {kind: _collect(kind, [root[kind] for root in roots]) for kind in roots[0]}
     cards = {name: read_card(path, faults) for name, path in files["bugs"].items()}
     configs = {name: path for name, path in files["conf"].items() if name not in CHOICES}
     workloads = {name: _read_workload(name, path, files) for name, path in configs.items()}
-    detectors = {name: load_detector(path) for name, path in files["detectors"].items()}
-    return Catalogue(cards, workloads, detectors, files["detectors"], faults, families)
+    detectors = {name: read_declaration(path) for name, path in files["detectors"].items()}
+    return Catalogue(cards, workloads, detectors, faults, families, folders)
 
 
 def _own_root(folder: Path) -> dict[str, Path]:
-    folder = folder.expanduser().resolve()
     kinds = {k: folder / k for k in ("bugs", "detectors", "workloads", "datasets")} | {"conf": folder / "conf/workload"}
     if not folder.is_dir():
         raise CatalogueError(f"search_path: there is no folder {folder}")

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from bugbench.catalogue import Catalogue, load, search_path_of
-from bugbench.plugins import knobs_of
 from bugbench.scoring import tier
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +34,7 @@ def listing(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
             for w in catalogue.workloads.values()
         ],
         "detectors": [
-            {"id": name, "access": sorted(d.access), "tier": tier(d.access), "knobs": knobs_of(d)}
+            {"id": name, "access": sorted(d.access), "tier": tier(d.access), "knobs": dict(d.knobs)}
             for name, d in catalogue.detectors.items()
         ],
         "cases": [{"bug": c.id, "workload": w.name} for c in cards for w in catalogue.applicable(c)],

@@ -20,6 +20,8 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
+ORIGIN = "sklearn/datasets/data"
+
 LABEL = "malignant"
 INCOMPLETE = ["mean_texture", "mean_concavity", "mean_symmetry", "area_error", "compactness_error"]
 MISSING_SHARE = 0.03

@@ -21,6 +21,8 @@ from sklearn.datasets import load_diabetes
 from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
 
+ORIGIN = "sklearn/datasets/data"
+
 LABEL = "progression"
 FEATURES = ["age", "sex", "bmi", "blood_pressure", "cholesterol", "ldl", "hdl", "cholesterol_per_hdl"]
 FEATURES += ["log_triglycerides", "glucose"]

@@ -11,6 +11,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
+ORIGIN = "sklearn/datasets/data"
+
 HIDDEN_SHARE = 0.3
 SPLIT_SEED = 20
 SAMPLE_SIZE = 64

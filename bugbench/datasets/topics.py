@@ -14,6 +14,8 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
+ORIGIN = "pydoc_data"
+
 VOCABULARY = "\n" + "".join(chr(code) for code in range(32, 127))  # printable ASCII: 96 characters
 TYPOGRAPHY = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
 CONTEXT = 32  # characters that a program is given to predict the next one

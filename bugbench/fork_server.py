@@ -1,0 +1,152 @@
+"""A process of its own for every diagnosis: a server that has torch loaded forks one for each request.
+
+A child starts from the same state whatever detectors ran before it. It is confined (:mod:`bugbench.isolation`), has an
+empty working directory, a time and a memory limit, and all that it started ends with it.
+"""
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bugbench import landlock, namespaces
+from bugbench.children import Answer, base_memory, become_reaper, end, failure, last_words, status_of, wait
+from bugbench.isolation import View
+
+SCRATCH, TRACE = Path("/scratch"), Path("/trace")  # with namespaces; elsewhere temporary folders
+SHARED = ("torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "pyarrow", "safetensors", "yaml", "bugbench")
+OPEN_TO_ALL = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+MAX_FILE = 2**29  # bytes of a file that a detector may write
+ANSWERS = 3  # a child's file descriptor for its answer; 0, 1 and 2 are the usual ones, and it has no other
+
+
+class ForkServer:
+    """Answers requests for diagnoses, each in a child.
+
+    Args:
+        requests: the file descriptor that requests come from; when its other end closes, the server ends.
+    """
+
+    def __init__(self, requests: int) -> None:
+        self.requests = requests
+        self.level = "process"
+        self.desk = Path()
+        self.granted: list[Path] = []
+        self._seen: set[Path] = set()
+        become_reaper()
+
+    def isolate(self, request: dict[str, Any]) -> Answer:
+        """Confine this process and its children to come.
+
+        The request holds ``level`` (of :data:`bugbench.isolation.LEVELS`), ``readable`` and ``hidden`` (paths, see
+        :class:`bugbench.isolation.View`) and ``desk``, the folder in which traces will be put.
+
+        Raises:
+            OSError: this machine does not offer that level; the process must be replaced.
+        """
+        view = View(*(tuple(map(Path, request[name])) for name in ("readable", "hidden")))
+        self.level, self.desk = request["level"], Path(request["desk"])
+        if self.level == "namespaces":
+            namespaces.enter([*view.readable, self.desk], view.hidden, [SCRATCH, TRACE])
+        elif self.level == "landlock":
+            if not landlock.version():
+                raise OSError("this kernel has no Landlock")
+            self.granted = [*view.parts(), *map(Path, OPEN_TO_ALL)]
+        import bugbench.diagnosing  # noqa: F401 — what every child needs is loaded once, here
+
+        return {"level": self.level}
+
+    def diagnose(self, request: dict[str, Any]) -> Answer:
+        """Return ``status``, ``reason``, ``suspects``, ``seconds`` (wall time of the child) and, maybe, ``transient``.
+
+        The request holds ``detector`` (its file), ``knobs``, ``folder`` (the trace), ``time_limit`` in seconds and
+        ``memory`` in bytes.
+        """
+        self._preload(Path(request["detector"]))
+        confined = self.level == "namespaces"
+        scratch = SCRATCH if confined else Path(tempfile.mkdtemp(prefix="scratch-"))
+        memory = base_memory() + request["memory"]
+        said = os.memfd_create("said")
+        receiving, sending = os.pipe()
+        if confined:
+            namespaces.next_child_has_own_processes()
+        started = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            self._be_child(request, scratch, sending, said)
+        os.close(sending)
+        try:
+            answer = wait(child, receiving, self.requests, started + request["time_limit"], memory)
+            ended = end(child, patient=answer is None)
+            if answer is None:
+                answer = status_of(ended, last_words(said))
+            elif answer["status"] == "timed_out":
+                answer = failure("timed_out", f"no answer within {request['time_limit']:g} s")
+            return answer | {"seconds": time.perf_counter() - started}
+        finally:
+            os.close(receiving)
+            os.close(said)
+            if not confined:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _preload(self, detector: Path) -> None:
+        """Import what a detector imports of the packages that many share, so that no child has to."""
+        if detector in self._seen:
+            return
+        self._seen.add(detector)
+        modules: list[str] = []
+        with contextlib.suppress(Exception):  # the child reports what is wrong with the file
+            for node in ast.walk(ast.parse(detector.read_text())):
+                if isinstance(node, ast.Import):
+                    modules += [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    modules.append(node.module)
+        for module in modules:
+            if module.partition(".")[0] in SHARED and not module.startswith("bugbench.detectors"):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(module)
+
+    def _be_child(self, request: dict[str, Any], scratch: Path, sending: int, said: int) -> NoReturn:
+        code = 1
+        try:
+            os.dup2(said, 1)
+            os.dup2(said, 2)
+            os.dup2(sending, ANSWERS)
+            os.closerange(ANSWERS + 1, os.sysconf("SC_OPEN_MAX"))
+            folder = self._confine(Path(request["folder"]), scratch)
+            os.chdir(scratch)
+            os.environ |= {name: str(scratch) for name in ("HOME", "TMPDIR")}
+            tempfile.tempdir = None
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
+            data = base_memory("VmData") + request["memory"]
+            resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+            from bugbench.diagnosing import diagnose
+
+            text = json.dumps(diagnose(request["detector"], request["knobs"], folder)).encode()
+            text = len(text).to_bytes(8, "little") + text
+            while text:
+                text = text[os.write(ANSWERS, text) :]
+            code = 0
+        except SystemExit as wish:
+            code = wish.code if isinstance(wish.code, int) else 1
+        except BaseException as error:
+            os.write(2, f"\n{type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(code)
+
+    def _confine(self, folder: Path, scratch: Path) -> Path:
+        """Leave this process nothing but what it may have; return where it finds its trace."""
+        if self.level == "namespaces":
+            namespaces.enter_child(scratch, folder, TRACE, self.desk)
+            return TRACE
+        if self.level == "landlock":
+            landlock.restrict([*self.granted, folder], [scratch, Path("/dev/null")])
+        return folder

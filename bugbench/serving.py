@@ -1,0 +1,130 @@
+"""What a worker process runs: ``python -m bugbench.serving train|judge``; requests and answers are JSON lines."""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LEAK = 2**30  # bytes that a process may grow by, beyond its state after the first job, before it is replaced
+Progress = Callable[[dict[str, Any]], None]
+Handler = Callable[[dict[str, Any], Progress], dict[str, Any]]
+
+
+def serve(handler: Callable[[int], Handler]) -> None:
+    """Answer requests from standard input until it ends.
+
+    A job finds its standard input empty, and whatever it prints goes to standard error.
+
+    Args:
+        handler: makes the function that does a job (given the request and a function that reports progress) from the
+            file descriptor of the requests.
+    """
+    requests = os.fdopen(os.dup(sys.stdin.fileno()))
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr
+    handle = handler(requests.fileno())
+
+    def progress(state: dict[str, Any]) -> None:
+        answers.write(json.dumps({"progress": state}) + "\n")
+
+    settled = 0
+    for line in requests:
+        try:
+            answer = handle(json.loads(line), progress)
+        except Exception as error:
+            answer = {"failure": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        used = _memory()
+        settled = settled or used
+        answers.write(json.dumps(answer | ({"leaving": True} if used > settled + LEAK else {})) + "\n")
+
+
+def training(requests: int) -> Handler:
+    """Train cases, each in an empty working directory; end at once when nobody waits for the answer any more."""
+    _end_with(requests)
+    from bugbench.training import handle
+
+    home = Path.cwd()
+
+    def job(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        folder = tempfile.mkdtemp(prefix="run-", dir=home)
+        os.chdir(folder)
+        _limit_memory(request["memory"])
+        try:
+            return handle(request, progress)
+        finally:
+            os.chdir(home)
+            shutil.rmtree(folder, ignore_errors=True)
+            gc.collect()  # model, hooks and recorder refer to each other
+            gc.freeze()  # what is left are modules: the next collection need not look through all of torch again
+
+    return job
+
+
+def judging(requests: int) -> Handler:
+    """Have traces diagnosed: on Linux each in a forked child, elsewhere in this process."""
+    if sys.platform != "linux":
+        return _judging_here
+    from bugbench.fork_server import ForkServer
+
+    server = ForkServer(requests)
+    return lambda request, progress: server.isolate(request) if "level" in request else server.diagnose(request)
+
+
+def _judging_here(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    if "level" in request:
+        if request["level"] != "process":
+            raise OSError(f"isolation by {request['level']} needs Linux")
+        return {"level": "process"}
+    diagnosing = importlib.import_module("bugbench.diagnosing")
+    return diagnosing.timed_diagnose(request)
+
+
+def _end_with(requests: int) -> None:
+    """Kill this process and its children as soon as the other end of ``requests`` is gone."""
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(requests, 0)  # reports a hang-up and nothing else
+
+    def watch() -> None:
+        poll.poll()
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _limit_memory(size: int) -> None:
+    """Let this process have ``size`` bytes of data more than it has now, where the system can see to it."""
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        limit = int(fields["VmData"].split()[0]) * 1024 + size
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _memory() -> int:
+    """Return the bytes this process has in use, as far as the system tells."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+if __name__ == "__main__":
+    kinds = {"train": training, "judge": judging}
+    if len(sys.argv) != 2 or sys.argv[1] not in kinds:
+        sys.exit("usage: python -m bugbench.serving train|judge")
+    serve(kinds[sys.argv[1]])
