@@ -67,13 +67,15 @@ class Store:
         if workload.dataset in self._failed:
             raise self._failed[workload.dataset]
         key = (self.root, workload.dataset, workload.dataset.read_text())
-        if key not in _written or not (self.root / "data" / _written[key]).is_dir():
+        name, signature = _written.get(key, ("", ()))
+        if not name or integrity.signature(self.root / "data" / name) != signature:
             try:
-                _written[key] = self._write_data(workload.dataset)
+                name = self._write_data(workload.dataset)
             except HarnessFailure as failure:
                 self._failed[workload.dataset] = failure
                 raise
-        return self.root / "data" / _written[key]
+            _written[key] = (name, integrity.signature(self.root / "data" / name))
+        return self.root / "data" / name
 
     def _write_data(self, dataset: Path) -> str:
         request = {"do": "data", "dataset": str(dataset), "root": str(self.root / "data")}
