@@ -30,7 +30,7 @@ STALE_SECONDS = 24 * 3600.0  # a draft in which nothing was written for so long 
 DATA_SECONDS = 300.0  # that a data set may take to write its files, however short the trainings are to be
 _verified: dict[Path, tuple[Any, Outcome]] = {}  # of this process: traces as they were when their checksums matched
 _verified_data: dict[Path, Any] = {}  # likewise, folders of training data
-_written: dict[tuple[Path, Path, str], str] = {}  # folders of training data: all jobs of a process share them
+_written: dict[tuple[Path, Path, str], tuple[str, Any]] = {}  # names of such folders, shared by all jobs of a process
 _tidied: set[Path] = set()  # stores of which this process has removed stale drafts
 
 
