@@ -1,11 +1,15 @@
 """The measurement of what recording costs: its numbers by hand, its rows, its command."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from bugbench.catalogue import load
 from bugbench.overhead import Overhead, measure, paired_ratio, read_rows, write_rows
 from bugbench.overhead.__main__ import main
 from bugbench.overhead.recorders import CONTENDERS, Bare
+from bugbench.overhead.sweep import measure_sweep, sampled_runs
+from bugbench.runner import prepare
 
 FASTEST = "diabetes_mlp"
 
@@ -110,3 +114,25 @@ def test_wrong_names_and_numbers(arguments, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         main([*arguments, "--results", str(tmp_path)])
     assert not (tmp_path / "overhead.csv").exists()
+
+
+def test_sweep_compares_the_harness_with_plain_processes(short, tmp_path):
+    run = prepare(load().card("lr_too_high"), short, 0).run
+    crashing = replace(run, source=run.source.replace("def main(config, run):", "def main(config, run):\n    [][0]"))
+    assert crashing != run
+    rows = measure_sweep([run, crashing], tmp_path)
+    assert [row.recorder for row in rows] == ["harness", "harness_around"]
+    for row in rows:
+        assert (row.workload, row.status, row.repeats) == ("sweep of 2 cases", "measured", 2)
+        assert 0 < row.low <= row.ratio <= row.high
+    assert rows[0].bare_seconds > 2 * 0.1, "two processes that load torch"
+    assert rows[1].ratio > 1, "the program is a part of what the harness does"
+
+
+def test_sampled_cases_are_different_and_the_same_each_time():
+    catalogue = load()
+    runs = sampled_runs(catalogue, 8)
+    assert len({(run.source, run.workload.name, str(run.config)) for run in runs}) == 8
+    assert sampled_runs(catalogue, 8) == runs
+    with pytest.raises(ValueError, match="must be between 1 and"):
+        sampled_runs(catalogue, 0)
