@@ -107,12 +107,13 @@ class Watched:
         modes = {m.training for m in self._modules}
         self.run.seen_mode("mixed" if len(modes) > 1 else ("train" if modes.pop() else "eval"))
         first = _first(outputs)
-        if isinstance(first, torch.Tensor) and first.requires_grad:
-            first.register_hook(self._after_backward)
+        if isinstance(first, torch.Tensor) and first.grad_fn is not None:
+            place = first.output_nr  # a hook on the node costs half of one on the tensor
+            first.grad_fn.register_prehook(lambda gradients: self._after_backward(gradients[place]))
 
-    def _after_backward(self, gradient: torch.Tensor) -> None:
+    def _after_backward(self, gradient: torch.Tensor | None) -> None:
         self.run.event(self.prefix + "backward")
-        if self.run.keeps_batch:
+        if self.run.keeps_batch and gradient is not None:
             self.output_gradient = gradient.detach().clone()
 
     def _activation_hook(self, name: str) -> Callable[..., None]:
