@@ -10,9 +10,10 @@ import pytest
 from bugbench.card import make_card
 from bugbench.catalogue import Workload
 from bugbench.judging import Bench, Exhibit, Judge
+from bugbench.judging_worker import JudgingWorker
 from bugbench.runner import Outcome, Run, Store, onset, prepare, reported_value
 from bugbench.trace import Trace
-from bugbench.worker import WorkerPool
+from bugbench.worker import Worker, WorkerPool
 
 # -- the program's own claim --------------------------------------------------------------------------------------
 
@@ -320,7 +321,7 @@ def test_card_that_shifts_the_seed_shifts_it_from_the_twins(workload):
 
 @pytest.fixture(scope="module")
 def pool():
-    pool = WorkerPool("train", 1)
+    pool = WorkerPool([Worker("train")])
     yield pool
     pool.close()
 
@@ -470,7 +471,7 @@ def diagnose(folder, key, trace):
     """Return what a detector counts in a trace, or what it once did: the bench keeps it."""
     path = folder / "counts.py"
     path.write_text(COUNTS)
-    pool = WorkerPool("judge", 1)
+    pool = WorkerPool([JudgingWorker()])
     try:
         judge = Judge("counts", path, frozenset({"tensors", "data", "source"}), {})
         answer = Bench(folder / "results", pool).judge(Exhibit(key, trace, folder, {}), judge)

@@ -14,7 +14,7 @@ from bugbench.job import CaseResult, Plan, choose_workloads, reference_impact, r
 from bugbench.judge import judges_of
 from bugbench.records import impact_of
 from bugbench.runner import Store, prepare
-from bugbench.worker import WorkerPool
+from bugbench.worker import Worker, WorkerPool
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = load()
@@ -28,7 +28,7 @@ NAMED_BY_THE_USER = [
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
-    workers = WorkerPool("train", 1)
+    workers = WorkerPool([Worker("train")])
     yield workers
     workers.close()
 
