@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from bugbench import atomic
-from bugbench.children import failure
+from bugbench.answers import failure
 from bugbench.judging_worker import JudgingWorker
 from bugbench.plugins import PACKAGE, is_own_oracle, sources_of
 from bugbench.runner import digest

@@ -1,5 +1,6 @@
 """A worker that judges: confined as strongly as the machine allows, with a copy of what detectors may use."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ from bugbench.plugins import project_folder
 from bugbench.worker import DEFAULT_MEMORY, TimedOut, Worker, WorkerDied
 
 START_SECONDS = 120.0  # for a process to start and to load torch, on a machine that is busy
+PATIENCE_SECONDS = 2.0  # for a process to end when nobody asks it any more
 GRACE_SECONDS = 30.0  # that a process may take beyond a diagnosis' own time limit, which it sees to itself
 
 
@@ -55,7 +57,7 @@ class JudgingWorker(Worker):
         return self._placed[wanted]
 
     def diagnose(self, detector: Path, knobs: Mapping[str, Any], folder: Path, time_limit: float) -> dict[str, Any]:
-        """Return the answer of :meth:`bugbench.fork_server.ForkServer.diagnose`, with the level as ``isolation``.
+        """Return the answer that :meth:`bugbench.fork_server.ForkServer.diagnose` tells of, with ``isolation``.
 
         Raises:
             TimedOut, WorkerDied: the server itself is gone.
@@ -67,6 +69,10 @@ class JudgingWorker(Worker):
 
     def close(self) -> None:
         self._placed.clear()
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.stdin.close()  # it then ends all that a detector started, also what left its group
+                self._process.wait(PATIENCE_SECONDS)
         super().close()
 
     def _clear(self) -> None:
