@@ -1,27 +1,33 @@
 """The command line: ``python -m bugbench bug=softmax_dim``, ``-m 'bug=glob(*)'``, ``suite=quick``."""
 
-import json
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-from bugbench import atomic, job
-from bugbench.card import FIELDS
+from bugbench import job
 from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
-from bugbench.catalogue.hydra_groups import check_arguments, register
+from bugbench.catalogue.hydra_groups import check_arguments, register, settled
+from bugbench.catalogue.launchers import ONE_BY_ONE
 from bugbench.isolation import LEVELS
 from bugbench.judging import Judge
 from bugbench.names import UnknownName, unknown
-from bugbench.report import figure, terminal
-from bugbench.report.sweep import CASES_FILE
-from bugbench.runner import Store, prepare
+from bugbench.pools import train_pool
+from bugbench.report import terminal
+from bugbench.report.sweep import Job, Leaderboard
+from bugbench.runner import prepare
+from bugbench.store import Store
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
@@ -41,11 +47,11 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     Raises:
         UnknownName, CardError: a name or a card is wrong, or the card does not apply.
     """
-    fields = mapping(config.bug, resolve=False)
-    name = fields.pop("id")
+    knobs = mapping(config.bug, resolve=False)
+    name = knobs.pop("id")
     written = catalogue.cards[name]
-    changed = {k: v for k, v in fields.items() if k not in FIELDS and v != written[k]}
-    card = catalogue.card(name, {**fields, "changed": changed})
+    changed = {k: v for k, v in knobs.items() if v != written.get(k)}
+    card = catalogue.card(name, {**written, **knobs, "changed": changed})
     results = Path(config.results)
     if config.workload.name in CHOICES:
         workloads = job.choose_workloads(card, config.workload.name, catalogue, job.reference_impact(results))
@@ -106,14 +112,21 @@ def run_and_show(
 
             progress.add_task(f"{plan.card.label}: train, then judge", total=None, note="")
             results = job.run_job(plan, catalogue, on_progress)
-    store = Store(plan.results, job.train_pool(plan.workers, plan.train_memory))
+    store = Store(plan.results, train_pool(plan.workers, plan.train_memory))
     paths = []
     if plot:
+        from bugbench.report import figure  # half a second for matplotlib, which a sweep does without
+
         for result in results:
             path = store.root / "cases" / result.record.folder / "curves.png"
-            paths.append(figure.save_curves(result, store, path))
+            if result.outcome is not None:
+                try:
+                    paths.append(figure.save_curves(result, store, path))
+                except OSError as error:  # a full disk: the verdicts count, the picture does not
+                    console.print(f"[yellow]no curves:[/] {path}: {error}", highlight=False, soft_wrap=True)
     if not sweep:
-        impact = job.measured_impact(plan.results, [r.record for r in results])
+        measured = [r.record for r in results if r.record.skipped is None]
+        impact = job.measured_impact(plan.results, measured)
         terminal.show_comparison(results, impact, store, console)
         terminal.show_verdicts(results, console)
         for path in paths:
@@ -121,41 +134,79 @@ def run_and_show(
     return results
 
 
-@hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")
-def app(config: DictConfig) -> None:
-    """Run one job. In a sweep a job's failure is written down and the sweep goes on."""
+def workers_of(config: DictConfig) -> int:
+    """Return the number of workers of each kind in this job: one core's worth where jobs run side by side."""
+    hydra_config = HydraConfig.get()
+    alone = hydra_config.mode != RunMode.MULTIRUN or hydra_config.runtime.choices["hydra/launcher"] == ONE_BY_ONE
+    return config.workers or (2 if alone else 1)
+
+
+def run_one(config: DictConfig) -> None:
+    """Run one job. In a sweep a job's failure is written down and the sweep goes on.
+
+    Launchers hand this function to processes on other machines by its name, so it must not be decorated.
+    """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     console = Console()
-    cases, problem = [], None
+    started, workers = time.time(), workers_of(config)
+    cases: list[str] = []
+    problems: list[str] = []
     try:
-        catalogue = catalogue_of(tuple(search_path_of([f"search_path={OmegaConf.to_container(config.search_path)}"])))
-        plan = plan_of(config, catalogue)
-        cases = [result.record.folder for result in run_and_show(plan, catalogue, sweep, config.plot, console)]
+        catalogue = catalogue_of(tuple(config.search_path))
+        plan = replace(plan_of(config, catalogue), workers=workers)
+        plot = not sweep if config.plot is None else config.plot
+        results = run_and_show(plan, catalogue, sweep, plot, console)
+        cases = [result.record.folder for result in results if result.stored]
+        problems = [result.problem for result in results if result.problem is not None]
+        if problems and not sweep:
+            for problem in problems:
+                console.print(f"[red]bugbench:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+            sys.exit(1)
     except (LookupError, ValueError) as error:
-        problem = str(error)
+        problems = [str(error)]
         if not sweep:
-            console.print(f"[red]bugbench:[/] {problem}", highlight=False, soft_wrap=True)
+            console.print(f"[red]bugbench:[/] {error}", highlight=False, soft_wrap=True)
             sys.exit(2)
     except Exception as error:
-        problem = f"{config.bug.id} on {config.workload.name}: {type(error).__name__}: {error}"
+        problems = [f"{config.bug.id} on {config.workload.name}: {type(error).__name__}: {error}"]
         if not sweep:
             raise
     if sweep:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        atomic.write(folder / CASES_FILE, json.dumps({"cases": cases, "problem": problem}) + "\n")
+        try:
+            Job(cases, problems, started, time.time(), workers).write(folder)
+        except OSError as error:  # the sweep goes on, and its end says that this job left nothing
+            for problem in [*problems, f"{folder} cannot be written: {error}"]:
+                console.print(f"[red]bugbench:[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Read the catalogue, register it with Hydra, check the names on the command line, and run."""
     arguments = sys.argv[1:]
     try:
-        catalogue = catalogue_of(tuple(search_path_of(arguments)))
+        search_path = search_path_of(arguments)
+        catalogue = catalogue_of(tuple(search_path))
         register(catalogue)
         check_arguments(arguments, catalogue)
+        sys.argv[1:] = settled(arguments, search_path)
     except (LookupError, ValueError) as error:
         sys.exit(f"bugbench: {error}")
-    app()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would end the process on an error, and a sweep get no tables
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: joblib's processes would outlive us
+    app = hydra.main(version_base="1.3", config_path="pkg://bugbench.conf", config_name="config")(run_one)
+    try:
+        app()
+    except HydraException as error:
+        sys.exit(f"bugbench: {error}" + (f"\n{error.__cause__}" if error.__cause__ else ""))
+    except (Exception, KeyboardInterrupt) as error:
+        if not Leaderboard.running:
+            raise
+        Leaderboard.interrupted(error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    # the functions of a module that was run as a program have no name by which another process could find them
+    from bugbench.__main__ import main as importable_main
+
+    importable_main()

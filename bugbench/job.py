@@ -1,24 +1,29 @@
-"""One job, the main road: a card edits programs, they train under the recorder, detectors judge, verdicts are kept."""
+"""One job, the main road: a card edits programs, they train under the recorder, detectors judge, verdicts are kept.
 
-import atexit
+Where the harness itself fails, one case is lost and says so: its rows have the status "skipped" with the reason, the
+traceback lies in ``results/runs/failures/<workload>/<bug>/seed-<n>.txt``, and the next run tries it again.
+"""
+
+import math
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from bugbench import atomic
 from bugbench.card import Card
 from bugbench.catalogue import Catalogue, Workload
-from bugbench.isolation import raw_data
 from bugbench.judging import Bench, Exhibit, Judge
-from bugbench.judging_worker import JudgingWorker
 from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
+from bugbench.pools import judge_pool, secrets, train_pool
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
-from bugbench.runner import Case, Outcome, Store, onset, prepare
+from bugbench.runner import Case, Outcome, Run, digest, onset, prepare
 from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
-from bugbench.worker import DEFAULT_MEMORY, Worker, WorkerPool
+from bugbench.store import HarnessFailure, Store
+from bugbench.worker import DEFAULT_MEMORY
 
 
 @dataclass(frozen=True)
@@ -40,37 +45,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """A case with all that was found."""
+    """A case with all that was found.
+
+    Attributes:
+        outcome, twin: what came of the two runs; None in a case that was skipped.
+        problem: a line that says what went wrong in the harness, if anything did.
+        stored: whether its file could be written.
+    """
 
     case: Case
     record: Record
-    outcome: Outcome
-    twin: Outcome
+    outcome: Outcome | None
+    twin: Outcome | None
     verdicts: pd.DataFrame
-
-
-@lru_cache
-def train_pool(size: int, memory: int = DEFAULT_MEMORY) -> WorkerPool[Worker]:
-    """Return the process-wide pool of training workers: later jobs of a sweep find torch loaded."""
-    return _closed_at_exit(WorkerPool(Worker("train", memory) for _ in range(size)))
-
-
-@lru_cache
-def judge_pool(
-    size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = DEFAULT_MEMORY
-) -> WorkerPool[JudgingWorker]:
-    """Return the process-wide pool of judging workers; see :class:`~bugbench.judging_worker.JudgingWorker`."""
-    return _closed_at_exit(WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size)))
-
-
-def _closed_at_exit(workers: WorkerPool[Any]) -> WorkerPool[Any]:
-    atexit.register(workers.close)
-    return workers
-
-
-def secrets(catalogue: Catalogue, results: Path) -> tuple[Path, ...]:
-    """Return what no detector may see, wherever it lies: folders of the catalogue, raw data, results."""
-    return (*catalogue.folders, *raw_data(w.dataset for w in catalogue.workloads.values()), results.resolve())
+    problem: str | None = None
+    stored: bool = True
 
 
 def run_job(
@@ -87,39 +76,94 @@ def run_job(
     judging = judge_pool(plan.workers, plan.isolation, secrets(catalogue, plan.results), plan.judge_memory)
     bench = Bench(plan.results, judging, plan.judge_seconds)
     cases = [prepare(plan.card, workload, seed) for workload in plan.workloads for seed in plan.seeds]
-    names = {store.key(c.twin): f"healthy twin, seed {c.seed}" for c in cases}
-    names |= {store.key(c.run): f"{c.card.label}, seed {c.seed}" for c in cases if c.run != c.twin}
+    names: dict[str, str] = {}
+    runs, twins = [], []
+    for case in cases:
+        try:
+            keys = store.key(case.run), store.key(case.twin)
+        except HarnessFailure:  # no training data: each of the cases says so below
+            continue
+        names[keys[0]] = f"{case.card.label}, seed {case.seed}"
+        names[keys[1]] = f"healthy twin, seed {case.seed}"
+        runs.append(case.run)
+        twins.append(case.twin)
     report = (lambda key, state: on_progress(names[key], state)) if on_progress else None
-    outcomes = store.train_all([run for c in cases for run in (c.run, c.twin)], plan.workers, report)
-    records = [_record(case, outcomes, store, catalogue) for case in cases]
-    diagnoses = bench.judge_all(
-        [(exhibit(record, store), judge) for record in records for judge in plan.judges], plan.workers
-    )
-    results = []
-    for i, (case, record) in enumerate(zip(cases, records, strict=True)):
-        own = diagnoses[i * len(plan.judges) : (i + 1) * len(plan.judges)]
-        verdicts = verdict_rows(record, plan.judges, own, catalogue.faults)
+    # jobs side by side share their twins: each begins with what is its own, and takes the twins in an order of its own,
+    # so that a twin is seldom trained by two jobs at the same time
+    twins.sort(key=lambda run: digest(plan.card.label, store.key(run)))
+    outcomes = store.train_all([*runs, *twins], plan.workers, report)
+    return [_finish(case, outcomes, plan, store, bench, catalogue) for case in cases]
+
+
+def _finish(
+    case: Case,
+    outcomes: Mapping[str, Outcome | HarnessFailure],
+    plan: Plan,
+    store: Store,
+    bench: Bench,
+    catalogue: Catalogue,
+) -> CaseResult:
+    """Measure, judge and store a case; a failure on the way costs this case only."""
+    log = store.root / "failures" / case.folder
+    log = log.with_name(f"{log.name}.txt")
+    try:
+        outcome, twin = _outcome(case.run, outcomes, store), _outcome(case.twin, outcomes, store, "healthy twin: ")
+        record = _record(case, outcome, twin, store, catalogue)
+        diagnoses = bench.judge_all([(exhibit(record, store), judge) for judge in plan.judges], plan.workers)
+        verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
+        result = CaseResult(case, record, outcome, twin, verdicts)
+        log.unlink(missing_ok=True)  # of an attempt that failed
+    except Exception as error:
+        failure = error if isinstance(error, HarnessFailure) else _failure(error)
+        record = _unmeasured(case, catalogue, skipped=str(failure))
+        verdicts = skipped_rows(record, plan.judges, catalogue.faults)
+        problem = f"{_title(case)}: skipped, {failure}"
+        try:
+            atomic.write(log, f"{failure}\n\n{failure.traceback}")
+            problem += f" (traceback: {log})"
+        except OSError as full:
+            problem += f" (the traceback cannot be written: {full})"
+        result = CaseResult(case, record, None, None, verdicts, problem)
+    try:
         Records(plan.results).write(record, verdicts)
-        results.append(CaseResult(case, record, outcomes[record.trace_key], outcomes[record.twin_key], verdicts))
-    return results
+    except OSError as error:
+        said = [] if result.problem is None else [result.problem]
+        problem = f"{_title(case)}: its verdicts cannot be written: {type(error).__name__}: {error}"
+        return replace(result, problem="; ".join([*said, problem]), stored=False)
+    return result
 
 
-def _record(case: Case, outcomes: Mapping[str, Outcome], store: Store, catalogue: Catalogue) -> Record:
-    card, key, twin_key = case.card, store.key(case.run), store.key(case.twin)
-    bug, twin = outcomes[key], outcomes[twin_key]
-    return Record(
-        bug=card.label,
-        fault=card.fault,
-        family="none" if card.control else catalogue.faults[card.fault]["family"],
-        control=card.control,
-        workload=case.workload.label,
-        seed=case.seed,
-        onset=None if key == twin_key else onset(store.trace(key), store.trace(twin_key)),
-        lines=list(case.lines),
-        accepts=list(card.accepts),
-        trace_key=key,
-        twin_key=twin_key,
-        program_key=case.program_key,
+def _outcome(run: Run, outcomes: Mapping[str, Outcome | HarnessFailure], store: Store, whose: str = "") -> Outcome:
+    """Return the outcome of a case's run; of its twin only one that a bug can be compared with.
+
+    Raises:
+        HarnessFailure: there is none.
+    """
+    outcome = outcomes[store.key(run)]
+    if isinstance(outcome, HarnessFailure):
+        raise HarnessFailure(f"{whose}{outcome}", outcome.traceback)
+    if whose and (outcome.oracle is None or not math.isfinite(outcome.oracle)):
+        # the same data set, metric and machine serve the bug: what fails without a bug says nothing of one
+        error = outcome.error or f"the data set's oracle_metric returned {outcome.oracle}"
+        raise HarnessFailure(f"{whose}there is no result to compare with: {error}", f"trace: {outcome.key}\n")
+    return outcome
+
+
+def _failure(error: Exception) -> HarnessFailure:
+    return HarnessFailure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+
+def _title(case: Case) -> str:
+    return f"{case.card.label} on {case.workload.label}, seed {case.seed}"
+
+
+def _record(case: Case, bug: Outcome, twin: Outcome, store: Store, catalogue: Catalogue) -> Record:
+    same = bug.key == twin.key
+    return replace(
+        _unmeasured(case, catalogue),
+        onset=None if same else onset(store.trace(bug.key), store.trace(twin.key)),
+        trace_key=bug.key,
+        twin_key=twin.key,
         data=store.data_folder(case.workload).name,
         oracle_bug=bug.oracle,
         oracle_twin=twin.oracle,
@@ -129,7 +173,36 @@ def _record(case: Case, outcomes: Mapping[str, Outcome], store: Store, catalogue
         error=bug.error,
         seconds_bug=bug.seconds,
         seconds_twin=twin.seconds,
+    )
+
+
+def _unmeasured(case: Case, catalogue: Catalogue, skipped: str | None = None) -> Record:
+    """Return what is known of a case before it ran."""
+    card = case.card
+    return Record(
+        bug=card.label,
+        fault=card.fault,
+        family="none" if card.control else catalogue.faults[card.fault]["family"],
+        control=card.control,
+        workload=case.workload.label,
+        seed=case.seed,
+        onset=None,
+        lines=list(case.lines),
+        accepts=list(card.accepts),
+        trace_key="",
+        twin_key="",
+        program_key=case.program_key,
+        data="",
+        oracle_bug=None,
+        oracle_twin=None,
+        reported_bug=None,
+        reported_twin=None,
+        crashed_bug=False,
+        error=None,
+        seconds_bug=0.0,
+        seconds_twin=0.0,
         oracle=dict(case.workload.settings["oracle"]),
+        skipped=skipped,
     )
 
 
@@ -157,6 +230,13 @@ def verdict_rows(
             row = verdict(record.truth, judge.name, judge.access, families, **say)
         rows.append(row)
     return verdict_table(rows)
+
+
+def skipped_rows(record: Record, judges: Sequence[Judge], faults: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Return one verdict row per detector for a case of which nothing is known."""
+    nothing: dict[str, Any] = {"status": "skipped", "reason": record.skipped or ""}
+    nothing |= {"suspects": [], "alarm_step": None, "seconds": math.nan}
+    return verdict_rows(record, judges, [nothing] * len(judges), faults)
 
 
 def reference_impact(results: Path) -> pd.DataFrame | None:

@@ -1,6 +1,7 @@
 """Judge stored traces again without training: ``python -m bugbench.judge [--detector NAME …] [--again]``.
 
-For new or changed detectors: every stored case gets new verdicts, and the tables are rebuilt.
+For new or changed detectors: every stored case gets new verdicts, and the tables are rebuilt. Cases that are damaged
+are named and left as they are; the exit status is then 1.
 """
 
 import argparse
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 from bugbench.catalogue import Catalogue, load, search_path_of
+from bugbench.integrity import Damaged, warn
 from bugbench.isolation import LEVELS
-from bugbench.job import exhibit, judge_pool, secrets, train_pool, verdict_rows
+from bugbench.job import exhibit, skipped_rows, verdict_rows
 from bugbench.judging import Bench, Judge
 from bugbench.names import unknown
-from bugbench.records import Record, Records
+from bugbench.pools import judge_pool, secrets, train_pool
+from bugbench.records import Records
 from bugbench.report import leaderboard
-from bugbench.runner import Store
+from bugbench.store import Store
 from rich.console import Console
 from rich.progress import track
 
@@ -44,21 +47,36 @@ def judge_again(
     again: bool,
     seconds: float = 60,
     isolation: str = "auto",
-) -> list[Record]:
-    """Judge every stored case whose trace is still there; verdicts of other detectors are kept."""
+) -> list[str]:
+    """Judge every stored case whose trace is still whole; verdicts of other detectors are kept.
+
+    Returns:
+        A line for each case that stays as it is, because it, its trace or its training data is damaged or gone, or its
+        verdicts could not be written.
+    """
     store = Store(results, train_pool(workers))
     bench = Bench(results, judge_pool(workers, isolation, secrets(catalogue, results)), seconds)
-    records = [r for r in Records(results).read() if (store.trace(r.trace_key) / "meta.json").exists()]
-    for record in track(records, description="judging", transient=True):
-        pairs = [(exhibit(record, store), judge) for judge in judges]
-        rows = verdict_rows(record, judges, bench.judge_all(pairs, workers, again), catalogue.faults)
-        old = Records(results).verdicts([record])
-        if len(old):
-            names = [judge.name for judge in judges]
-            kept = old[~old["detector"].isin(names) & old["detector"].isin(list(catalogue.detectors))]
-            rows = pd.concat([kept, rows], ignore_index=True)
-        Records(results).write(record, rows)
-    return records
+    records = Records(results)
+    cases = records.read()
+    problems = records.damage(cases)
+    old = cases.verdicts.groupby(["workload", "bug", "seed"])
+    names = [judge.name for judge in judges]
+    shuffled = sorted(cases.records, key=lambda r: r.trace_key)  # what ran before is no clue to what comes next
+    for record in track(shuffled, description="judging", transient=True):
+        try:
+            if record.skipped is None:
+                store.verify(record.trace_key, record.data)
+                pairs = [(exhibit(record, store), judge) for judge in judges]
+                rows = verdict_rows(record, judges, bench.judge_all(pairs, workers, again), catalogue.faults)
+            else:
+                rows = skipped_rows(record, judges, catalogue.faults)
+            own = old.get_group((record.workload, record.bug, record.seed)) if len(cases.verdicts) else cases.verdicts
+            kept = own[~own["detector"].isin(names) & own["detector"].isin(list(catalogue.detectors))]
+            records.write(record, pd.concat([kept, rows], ignore_index=True))
+        except (Damaged, OSError) as error:
+            problem = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+            problems.append(records.how_to_mend(record.folder, problem))
+    return problems
 
 
 def main(arguments: list[str]) -> None:
@@ -73,12 +91,17 @@ def main(arguments: list[str]) -> None:
     try:
         catalogue = load(options.search_path)
         judges = judges_of(catalogue, options.detector)
-        how = {"workers": options.workers, "again": options.again, "isolation": options.isolation}
-        records = judge_again(options.results, catalogue, judges, **how)
-        board, _ = leaderboard.build(options.results, records)
-    except (LookupError, ValueError) as error:
+        problems = judge_again(
+            options.results, catalogue, judges, options.workers, options.again, isolation=options.isolation
+        )
+        for problem in problems:
+            warn(problem)
+        board, _ = leaderboard.build(options.results, Records(options.results).read())
+    except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())
+    if problems:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bugbench import atomic
 from bugbench.answers import failure
+from bugbench.integrity import Damaged, read_sealed, warn, write_sealed
 from bugbench.judging_worker import JudgingWorker
 from bugbench.plugins import PACKAGE, is_own_oracle, sources_of
 from bugbench.runner import digest
 from bugbench.trace import export
 from bugbench.worker import TimedOut, WorkerDied, WorkerPool
 
-JUDGING_FILES = ("judging.py", "diagnosing.py")  # with what they import: the way of judging
+JUDGING_FILES = ("diagnosing.py", "rerun.py")  # with what they import: what a diagnosis depends on
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Judge:
     @property
     def digest(self) -> str:
         """Changes with the detector's source, its knobs and the way of judging."""
-        mechanism = [sources_of(PACKAGE / name) for name in JUDGING_FILES]
+        mechanism = [Path(__file__).read_text(), *(sources_of(PACKAGE / name) for name in JUDGING_FILES)]
         return digest(sources_of(self.file), dict(self.knobs), mechanism)[:12]
 
 
@@ -80,13 +80,15 @@ class Bench:
         path = self.root / exhibit.key / f"{name}.json"
         if not again:
             try:
-                return json.loads(path.read_text())
-            except (OSError, ValueError):
+                return read_sealed(path)
+            except FileNotFoundError:
                 pass
+            except Damaged as damage:
+                warn(f"{damage}: judged again")
         answer = self._ask(exhibit, judge, until=None)
         answer["alarm_step"] = self._alarm_step(exhibit, judge) if answer["suspects"] else None
         if not answer.pop("transient", False) and answer["status"] not in ("out_of_memory", "not_installed"):
-            atomic.write(path, json.dumps(answer, indent=1) + "\n")
+            write_sealed(path, answer)
         return answer
 
     def judge_all(

@@ -1,24 +1,22 @@
-"""What is known of each case, on disk: case.json (measured truth) and verdicts.parquet, one folder per case.
+"""What is known of each case, on disk: its measured truth and its verdicts, one sealed file per case.
 
 ::
 
     results/runs/cases/<workload>/<bug>/seed-<n>/case.json
-    results/runs/cases/<workload>/<bug>/seed-<n>/verdicts.parquet
 
 Every case has a folder of its own, so that many processes write without locks; tables are made by reading all.
 """
 
-import io
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bugbench import atomic
+from bugbench import integrity
 from bugbench.impact import Oracle, measure_impact
-from bugbench.scoring import Truth
+from bugbench.integrity import Damaged
+from bugbench.scoring import VERDICT_TYPES, Truth, verdict_table
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Record:
         error: the last line of its traceback.
         seconds_bug, seconds_twin: wall time of the programs.
         oracle: the workload's oracle settings.
+        skipped: why nothing is known of the case: the harness failed, not the program; else None.
     """
 
     bug: str
@@ -59,6 +58,7 @@ class Record:
     seconds_bug: float
     seconds_twin: float
     oracle: dict[str, Any]
+    skipped: str | None = None
 
     @property
     def folder(self) -> str:
@@ -70,6 +70,26 @@ class Record:
         return Truth(**{name: getattr(self, name) for name in names})
 
 
+@dataclass(frozen=True)
+class Cases:
+    """Stored cases, read.
+
+    Attributes:
+        records: sorted by workload, bug and seed; cases that were skipped are among them.
+        verdicts: the rows of all of them, see :data:`bugbench.scoring.VERDICT_TYPES`.
+        damaged: the cases that could not be read.
+    """
+
+    records: list[Record]
+    verdicts: pd.DataFrame
+    damaged: list[Damaged]
+
+    @property
+    def scored(self) -> list[Record]:
+        """Those of which something is known: all that were not skipped."""
+        return [record for record in self.records if record.skipped is None]
+
+
 class Records:
     """All cases below ``results/runs/cases``."""
 
@@ -77,30 +97,71 @@ class Records:
         self.root = results.resolve() / "runs" / "cases"
 
     def write(self, record: Record, verdicts: pd.DataFrame) -> None:
-        """Store a case and its verdicts, each file in one step."""
-        folder = self.root / record.folder
-        atomic.write(folder / "case.json", json.dumps(asdict(record), indent=1) + "\n")
-        buffer = io.BytesIO()
-        verdicts.to_parquet(buffer, index=False)
-        atomic.write(folder / "verdicts.parquet", buffer.getvalue())
+        """Store a case with its verdicts in one step."""
+        content = {"record": asdict(record), "verdicts": verdict_rows(verdicts)}
+        integrity.write_sealed(self.root / record.folder / "case.json", content)
 
-    def read(self, folders: Iterable[str] | None = None) -> list[Record]:
-        """Return the cases in ``folders`` (relative to the root; None = all), sorted."""
+    def read(self, folders: Iterable[str] | None = None) -> Cases:
+        """Return the cases in ``folders`` (relative to the root; None = all that there are)."""
         chosen = self.root.glob("*/*/*") if folders is None else (self.root / folder for folder in folders)
-        paths = [folder / "case.json" for folder in chosen]
-        records = [Record(**json.loads(path.read_text())) for path in sorted(paths) if path.exists()]
-        return sorted(records, key=lambda r: (r.workload, r.bug, r.seed))
+        records: list[Record] = []
+        rows: list[dict[str, Any]] = []
+        damaged = []
+        for path in sorted(folder / "case.json" for folder in chosen):
+            try:
+                content = integrity.read_sealed(path)
+                record, verdicts = _checked(path, content)
+            except FileNotFoundError:
+                continue
+            except Damaged as error:
+                damaged.append(error)
+            else:
+                records.append(record)
+                rows += verdicts
+        records.sort(key=lambda r: (r.workload, r.bug, r.seed))
+        return Cases(records, verdict_table(rows), damaged)
 
-    def verdicts(self, records: Iterable[Record]) -> pd.DataFrame:
-        """Return the verdict rows of the given cases."""
-        paths = [self.root / record.folder / "verdicts.parquet" for record in records]
-        frames = [pd.read_parquet(path) for path in paths if path.exists()]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    def damage(self, cases: Cases) -> list[str]:
+        """Return a line for each damaged case, with the command that makes it again."""
+        return [
+            self.how_to_mend(str(error.path.parent.relative_to(self.root)), f"left out: {error}")
+            for error in cases.damaged
+        ]
+
+    def how_to_mend(self, folder: str, problem: str) -> str:
+        """Return a line that says what is wrong with the case in ``folder``, and the command that makes it again."""
+        workload, label, seed = Path(folder).parts
+        bug, _, knobs = label.rstrip(")").partition("(")
+        settings, _, overrides = workload.rstrip(")").partition("(")
+        words = [f"bug={bug}", *(f"bug.{knob}" for knob in knobs.split(",") if knob), f"workload={settings}"]
+        words += [f"workload.config.{setting}" for setting in overrides.split(",") if setting]
+        command = " ".join(["python -m bugbench", *words, f"seeds=[{seed.removeprefix('seed-')}]"])
+        return f"case {folder}: {problem}; to make it again: {command}"
+
+
+def verdict_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return verdicts as plain JSON values: None for what is missing, NaN for a number that is none."""
+    columns = {
+        name: [None if value is pd.NA else value for value in verdicts[name].astype(object)] for name in VERDICT_TYPES
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _checked(path: Path, content: Any) -> tuple[Record, list[dict[str, Any]]]:
+    """Return what a case's file holds, or raise Damaged if it is of a version that wrote something else."""
+    try:
+        record, verdicts = Record(**content["record"]), content["verdicts"]
+    except (KeyError, TypeError) as error:
+        raise Damaged(path, f"not what this version writes: {error}") from error
+    for row in verdicts:
+        if different := set(row) ^ set(VERDICT_TYPES):
+            raise Damaged(path, f"not what this version writes: {sorted(different)[0]}")
+    return record, verdicts
 
 
 def impact_of(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the impact table of the given cases; see :func:`bugbench.impact.measure_impact`."""
-    records = list(records)
+    """Return the impact table of the given cases, skipped ones left out; see :func:`bugbench.impact.measure_impact`."""
+    records = [record for record in records if record.skipped is None]
     rows = [{**asdict(r), "key": r.program_key} for r in records]
     oracles = {r.workload: Oracle(**r.oracle) for r in records}
     columns = ["bug", "workload", "seed", "onset", "oracle_bug", "oracle_twin", "reported_bug", "reported_twin"]

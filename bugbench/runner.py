@@ -1,38 +1,25 @@
-"""Cases and their runs: prepare, train, store, and measure what the injected bug did.
-
-A trace is kept under a key made of everything it depends on, so that a twin is trained once for all its bugs and a
-rerun trains only what is missing::
-
-    results/runs/data/<data set>-<digest>/       training data
-    results/runs/traces/<key>/trace/             the trace, with program.py and config.yaml
-    results/runs/traces/<key>/outcome.json       what the hidden test says; never shown to a detector
-"""
+"""Cases and their runs: prepare them, name them by all they depend on, and measure what the injected bug did."""
 
 import hashlib
 import json
-import shutil
-import uuid
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from bugbench import __version__
-from bugbench.atomic import publish
 from bugbench.card import Card
 from bugbench.catalogue import Workload, apply
 from bugbench.injection import diff
 from bugbench.plugins import PACKAGE
-from bugbench.trace_writer import TraceWriter
-from bugbench.worker import TimedOut, WorkerDied, WorkerPool
 
-RECORDER_FILES = ("recorder.py", "watching.py", "tensor_summary.py", "trace_writer.py", "training.py", "rerun.py")
+RECORDER_FILES = (
+    *("recorder.py", "watching.py", "tensor_summary.py", "trace_writer.py"),
+    *("training.py", "attribution.py", "rerun.py"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +37,7 @@ class Run:
 
     def key(self, data_folder: str) -> str:
         """Return the name of its trace: source, config, seed, data, data set, recorder, and versions."""
-        recorder = [(PACKAGE / name).read_text() for name in RECORDER_FILES]
-        versions = [__version__, version("torch"), version("numpy")]
+        recorder, versions = _recorder()
         dataset = self.workload.dataset.read_text()
         report = {k: self.workload.settings[k] for k in ("task", "classes", "report", "oracle")}
         return digest(self.source, self.config, data_folder, dataset, report, recorder, versions)
@@ -113,6 +99,12 @@ class Outcome:
     transient: bool = False
 
 
+@cache
+def _recorder() -> tuple[list[str], list[str]]:
+    """Return what every trace depends on, read once a process: a job asks for a hundred keys."""
+    return [(PACKAGE / name).read_text() for name in RECORDER_FILES], [__version__, version("torch"), version("numpy")]
+
+
 def prepare(card: Card, workload: Workload, seed: int) -> Case:
     """Apply the card; raises what :func:`bugbench.catalogue.apply` raises."""
     edited, config, twin_config = apply(card, workload)
@@ -120,108 +112,6 @@ def prepare(card: Card, workload: Workload, seed: int) -> Case:
     run = Run(workload, edited.source, {**config, "seed": seed + offset})
     twin = Run(workload, workload.source, {**twin_config, "seed": seed})
     return Case(card, workload, seed, run, twin, edited.lines)
-
-
-class Store:
-    """Traces and outcomes below ``results/runs``; writing is atomic, so that several harnesses may share one."""
-
-    def __init__(self, results: Path, pool: WorkerPool, train_seconds: float = 300) -> None:
-        self.root = results.resolve() / "runs"
-        self.pool = pool
-        self.train_seconds = train_seconds
-        self._data: dict[Path, str] = {}
-
-    def data_folder(self, workload: Workload) -> Path:
-        """Return the folder of the workload's training data; it is written at the first call."""
-        if workload.dataset not in self._data:
-            request = {"do": "data", "dataset": str(workload.dataset), "root": str(self.root / "data")}
-            answer = self.pool.call(request, self.train_seconds)
-            if "failure" in answer:
-                raise RuntimeError(f"data set {workload.dataset}: {answer['failure']}\n{answer['traceback']}")
-            self._data[workload.dataset] = answer["folder"]
-        return self.root / "data" / self._data[workload.dataset]
-
-    def key(self, run: Run) -> str:
-        return run.key(self.data_folder(run.workload).name)
-
-    def trace(self, key: str) -> Path:
-        return self.root / "traces" / key / "trace"
-
-    def outcome(self, key: str) -> Outcome | None:
-        """Return the stored outcome of a complete run, or None if it must be trained."""
-        try:
-            outcome = Outcome(**json.loads((self.root / "traces" / key / "outcome.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return None if outcome.transient or not (self.trace(key) / "meta.json").exists() else outcome
-
-    def train(self, run: Run, on_progress: Callable[[dict[str, Any]], None] | None = None) -> Outcome:
-        """Return the outcome of ``run``, training it if there is no stored one."""
-        key = self.key(run)
-        if (stored := self.outcome(key)) is not None:
-            return stored
-        draft = self.root / "traces" / f".{key}-{uuid.uuid4().hex}"
-        request = {
-            "do": "train",
-            "folder": str(draft / "trace"),
-            "source": run.source,
-            "config": run.config,
-            "data_dir": str(self.data_folder(run.workload)),
-            "dataset": str(run.workload.dataset),
-            "task": run.workload.settings["task"],
-            "classes": run.workload.settings["classes"],
-        }
-        try:
-            answer = self.pool.call(request, self.train_seconds, on_progress)
-            if "failure" in answer:
-                outcome = self._post_mortem(key, run, draft, f"the harness failed: {answer['failure']}")
-            else:
-                outcome = self._outcome(key, run, draft / "trace", answer)
-        except (TimedOut, WorkerDied) as death:
-            outcome = self._post_mortem(key, run, draft, f"{type(death).__name__}: {death}")
-        (draft / "outcome.json").write_text(json.dumps(asdict(outcome), indent=1) + "\n")
-        final = self.root / "traces" / key
-        if final.exists() and self.outcome(key) is None:
-            shutil.rmtree(final)
-            shutil.rmtree(self.root / "diagnoses" / key, ignore_errors=True)  # they were of another trace
-        publish(draft, final)
-        return outcome
-
-    def train_all(
-        self, runs: Iterable[Run], workers: int, on_progress: Callable[[str, dict[str, Any]], None] | None = None
-    ) -> dict[str, Outcome]:
-        """Train what is missing, ``workers`` at a time; returns outcomes by key."""
-        by_key = {self.key(run): run for run in runs}
-
-        def one(item: tuple[str, Run]) -> tuple[str, Outcome]:
-            key, run = item
-            return key, self.train(run, (lambda state: on_progress(key, state)) if on_progress else None)
-
-        with ThreadPoolExecutor(workers) as executor:
-            return dict(executor.map(one, by_key.items()))
-
-    def _outcome(self, key: str, run: Run, trace: Path, answer: dict[str, Any]) -> Outcome:
-        metrics = pd.read_parquet(trace / "metrics.parquet")
-        steps = pd.read_parquet(trace / "steps.parquet", columns=["split"])
-        return Outcome(
-            key=key,
-            crashed=answer["crashed"],
-            error=answer["error"],
-            oracle=answer["oracle"],
-            reported=reported_value(metrics, run.workload.settings["report"], run.workload.settings["oracle"]),
-            seconds=round(answer["seconds"], 3),
-            steps=int((steps["split"] == "train").sum()),
-        )
-
-    def _post_mortem(self, key: str, run: Run, draft: Path, error: str) -> Outcome:
-        shutil.rmtree(draft, ignore_errors=True)
-        trace = draft / "trace"
-        trace.mkdir(parents=True)
-        (trace / "program.py").write_text(run.source)
-        (trace / "config.yaml").write_text(yaml.safe_dump(run.config))
-        meta = {k: run.workload.settings[k] for k in ("task", "classes")}
-        TraceWriter(trace).write({**meta, "sizes": {}, "layers": {}, "schedule": {}, "versions": {}}, None, error)
-        return Outcome(key, True, error, None, None, self.train_seconds, 0, transient=True)
 
 
 def reported_value(metrics: pd.DataFrame, report: dict[str, Any], oracle: dict[str, Any]) -> float | None:

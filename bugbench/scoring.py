@@ -192,11 +192,11 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
 
     Rates are macro averages. Over the bugs that do harm: seeds within bug, bugs within fault, faults within workload,
     workloads; over the controls: seeds within control, controls within workload, workloads. A rate over nothing is
-    NaN. Every status but "ok" is a miss on a bug and silence on a control.
+    NaN. A "skipped" case is in no rate; any other status but "ok" is a miss on a bug and silence on a control.
 
     Args:
         verdicts: rows of :func:`verdict`, of any number of detectors.
-        impact: ``bug, workload, state`` (:func:`bugbench.impact.measure_impact`) for every pair among the verdicts.
+        impact: ``bug, workload, state`` (:func:`bugbench.impact.measure_impact`) for all pairs not skipped.
         resamples: draws of workload x fault (controls: workload x control), the same for all detectors.
         seed: of the draws.
 
@@ -210,14 +210,14 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
           bug cases left out because they do no harm; ``harmful_controls``: control cases whose card was measured to
           do harm. They stay among the controls until the card is mended, and show here: left out, they would move
           every detector's rate unseen.
-        * one count per status, over all cases.
+        * one count per status, over all cases; ``skipped`` ones are in no other column.
 
     Raises:
         ValueError: a row comes twice, a verdict has an unknown status or no impact, a detector has two accesses.
     """
     cases = _with_harm(verdicts, impact)
     bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]
-    detectors = sorted(cases["detector"].unique())
+    detectors = sorted(verdicts["detector"].unique())
     bug_values, bug_groups = _cluster_means(bugs, "fault", MARKS, detectors)
     control_values, control_groups = _cluster_means(controls, "bug", ["alarm"], detectors)
 
@@ -236,7 +236,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
 
     by_detector = cases.groupby("detector")
     columns = {
-        "access": by_detector["access"].first(),
+        "access": verdicts.groupby("detector")["access"].first(),
         "diagnosis_j": exact - false_alarm,
         "detection_j": alarm - false_alarm,
         "false_alarm_rate": false_alarm,
@@ -258,7 +258,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
         "latent": cases[~cases["control"] & ~cases["harmful"]],
         "harmful_controls": controls[controls["harmful"]],
         "lines_named": bugs[bugs["line_right"].notna()],
-        **{status: cases[cases["status"] == status] for status in STATUSES},
+        **{status: verdicts[verdicts["status"] == status] for status in STATUSES},
     }
     for name, rows in counted.items():
         table[name] = rows["detector"].value_counts().reindex(table.index, fill_value=0).astype("int64")
@@ -279,7 +279,7 @@ def _with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"detector {ambiguous.index[0]} was given different accesses: {list(ambiguous.iloc[0])}")
     columns = ["detector", "access", "bug", "fault", "workload", "control", "status", *MARKS, "delay", "seconds"]
     harm = impact[["bug", "workload"]].assign(harmful=[is_harmful(state) for state in impact["state"]])
-    cases = verdicts[columns].merge(harm, on=["bug", "workload"], how="left")
+    cases = verdicts.loc[verdicts["status"] != "skipped", columns].merge(harm, on=["bug", "workload"], how="left")
     unmeasured = cases.loc[cases["harmful"].isna(), ["bug", "workload"]].drop_duplicates()
     if len(unmeasured):
         pairs = ", ".join(f"{bug} on {workload}" for bug, workload in unmeasured.head(5).itertuples(index=False))

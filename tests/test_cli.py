@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from bugbench.records import Records
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = "cancer_mlp"  # the workload that trains in about a second
@@ -40,8 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def verdicts(home: Path, bug: str, seed: int = 0, workload: str = FAST) -> pd.DataFrame:
-    path = home / "results" / "runs" / "cases" / workload / bug / f"seed-{seed}" / "verdicts.parquet"
-    return pd.read_parquet(path).set_index("detector")
+    return Records(home / "results").read([f"{workload}/{bug}/seed-{seed}"]).verdicts.set_index("detector")
 
 
 def test_one_bug_shows_diff_twin_and_verdicts(home: Path) -> None:

@@ -8,6 +8,7 @@ from textwrap import dedent, indent
 import pytest
 import torch
 from bugbench.declaration import read_declaration
+from bugbench.integrity import read_sealed
 from bugbench.job import verdict_rows
 from bugbench.judging import Bench, Exhibit, Judge, prefixes
 from bugbench.judging_worker import JudgingWorker
@@ -288,7 +289,7 @@ def test_a_damaged_stored_diagnosis_is_replaced(court, counting, exhibit):
     path.write_text('{"status": "o')
     assert counted.judge(exhibit)["status"] == "ok"
     assert counted.calls == 2
-    assert json.loads(path.read_text())["status"] == "ok"
+    assert read_sealed(path)["status"] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,21 @@
 """What is known of the cases, kept and merged."""
 
-from dataclasses import replace
+import errno
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from bugbench.impact import IMPACT_COLUMNS
+from bugbench.integrity import write_sealed
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
-from bugbench.scoring import Truth
+from bugbench.scoring import Truth, verdict, verdict_table
 
 ORACLE = {"metric": "accuracy", "direction": "maximize", "bounds": [0.0, 1.0], "floor": 0.02}
+
+
+FAMILIES = {"softmax_dim": "loss", "lr_too_high": "optimizer"}
 
 
 def record(bug="softmax_dim", workload="digits", seed=0, **changes) -> Record:
@@ -22,7 +29,7 @@ def record(bug="softmax_dim", workload="digits", seed=0, **changes) -> Record:
 
 
 def verdicts(*detectors):
-    return pd.DataFrame({"detector": list(detectors), "alarm": True})
+    return verdict_table(verdict(record().truth, name, "curves", FAMILIES) for name in detectors)
 
 
 def test_cases_are_read_back_in_order(tmp_path):
@@ -30,9 +37,9 @@ def test_cases_are_read_back_in_order(tmp_path):
     cases = [record(seed=10), record(seed=2), record("lr_too_low(factor=0.1)"), record(workload="char_lm", onset=None)]
     for case in cases:
         records.write(case, verdicts("one"))
-    assert records.read() == [cases[3], cases[2], cases[1], cases[0]]
+    assert records.read().records == [cases[3], cases[2], cases[1], cases[0]]
     folder = tmp_path / "runs" / "cases" / "digits" / "lr_too_low(factor=0.1)" / "seed-0"
-    assert sorted(path.name for path in folder.iterdir()) == ["case.json", "verdicts.parquet"]
+    assert [path.name for path in folder.iterdir()] == ["case.json"]
 
 
 def test_some_cases_are_read(tmp_path):
@@ -41,10 +48,11 @@ def test_some_cases_are_read(tmp_path):
     for case in cases:
         records.write(case, verdicts(f"of_{case.seed}"))
     chosen = records.read(["digits/softmax_dim/seed-2", "digits/softmax_dim/seed-0", "digits/no_such/seed-0"])
-    assert chosen == [cases[0], cases[2]]
-    assert list(records.verdicts(chosen)["detector"]) == ["of_0", "of_2"]
-    assert Records(tmp_path / "elsewhere").read() == []
-    assert records.verdicts([]).empty
+    assert chosen.records == [cases[0], cases[2]]
+    assert list(chosen.verdicts["detector"]) == ["of_0", "of_2"]
+    nothing = Records(tmp_path / "elsewhere").read()
+    assert (nothing.records, nothing.damaged) == ([], [])
+    assert nothing.verdicts.empty
 
 
 def test_a_case_is_replaced(tmp_path):
@@ -52,8 +60,87 @@ def test_a_case_is_replaced(tmp_path):
     records.write(record(), verdicts("one", "two"))
     again = record(oracle_bug=None, crashed_bug=True, error="ValueError: no")
     records.write(again, verdicts("three"))
-    assert records.read() == [again]
-    assert list(records.verdicts([again])["detector"]) == ["three"]
+    assert records.read().records == [again]
+    assert list(records.read().verdicts["detector"]) == ["three"]
+
+
+def test_verdicts_come_back_as_they_were(tmp_path):
+    """None, NaN and missing stay apart, and every column keeps its type."""
+    suspects = [{"fault": "softmax_dim", "line": 3, "evidence": "ü \udc80 \n"}, {"fault": "lr_too_high"}]
+    truth = record(onset=7).truth
+    rows = [
+        verdict(truth, "a", "curves", FAMILIES, suspects, alarm_step=9, seconds=0.1 + 0.2),
+        verdict(truth, "b", {"data", "curves"}, FAMILIES, suspects[1:], seconds=math.inf),
+        verdict(record(onset=None).truth, "c", "curves", FAMILIES, status="crashed", reason='it, "crashed"'),
+        verdict(replace(truth, fault="none", control=True), "d", "curves", FAMILIES, suspects, alarm_step=2**40),
+    ]
+    table = verdict_table(rows)
+    Records(tmp_path).write(record(oracle_bug=math.nan, reported_bug=math.inf, oracle_twin=None), table)
+    (found,) = (cases := Records(tmp_path).read()).records
+    pd.testing.assert_frame_equal(cases.verdicts, table, check_exact=True)
+    assert cases.verdicts["alarm_step"].dtype == "Int64"
+    assert cases.verdicts["alarm_step"].isna().tolist() == [False, True, True, False]
+    assert cases.verdicts["line_right"].isna().tolist() == [False, True, True, False]
+    assert cases.verdicts.loc[0, "lines"] == [3, 4]
+    assert math.isnan(found.oracle_bug)
+    assert (found.reported_bug, found.oracle_twin, found.error) == (math.inf, None, None)
+
+
+@pytest.mark.parametrize("position", ["first", "middle", "last"])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_case_is_named_with_the_command_that_mends_it(tmp_path, damage, position):
+    records = Records(tmp_path)
+    records.write(record("lr_too_low(factor=0.1)", seed=3), verdicts("one"))
+    records.write(record(), verdicts("one"))
+    path = records.root / "digits" / "lr_too_low(factor=0.1)" / "seed-3" / "case.json"
+    content = bytearray(path.read_bytes())
+    place = {"first": 0, "middle": len(content) // 2, "last": len(content) - 1}[position]
+    if damage == "cut":
+        del content[place:]
+    else:
+        content[place] ^= 4
+    path.write_bytes(content)
+    cases = records.read()
+    assert cases.records == [record()]
+    assert set(cases.verdicts["bug"]) == {"softmax_dim"}
+    (line,) = records.damage(cases)
+    assert line.startswith(f"case digits/lr_too_low(factor=0.1)/seed-3: left out: {path}: ")
+    assert line.endswith("python -m bugbench bug=lr_too_low bug.factor=0.1 workload=digits seeds=[3]")
+    assert "\n" not in line
+
+
+def test_case_of_another_version_is_named(tmp_path):
+    records = Records(tmp_path)
+    path = records.root / record().folder / "case.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"bug": "softmax_dim"}\n')
+    assert "or by an older version" in records.damage(records.read())[0]
+    write_sealed(path, {"record": {"bug": "softmax_dim"}, "verdicts": []})
+    assert "not what this version writes" in records.damage(records.read())[0]
+    write_sealed(path, {"record": asdict(record()), "verdicts": [{"bug": "softmax_dim"}]})
+    assert "not what this version writes" in records.damage(records.read())[0]
+
+
+def test_full_disk_leaves_no_half_of_a_case(tmp_path, monkeypatch):
+    records = Records(tmp_path)
+    records.write(record(), verdicts("one"))
+
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        records.write(record(onset=7), verdicts("two"))
+    monkeypatch.undo()
+    assert records.read().records == [record()]
+    assert [path.name for path in (records.root / record().folder).iterdir()] == ["case.json"]
+
+
+def test_skipped_case_is_in_no_impact(tmp_path):
+    skipped = record(seed=9, oracle_bug=None, oracle_twin=None, skipped="no data")
+    assert impact_of([record(), skipped]).equals(impact_of([record()]))
 
 
 def test_truth_of_a_case():

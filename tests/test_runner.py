@@ -1,6 +1,8 @@
 """Runs and what is kept of them: reports, onsets, keys, stored and repeated training, and deaths."""
 
-import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from bugbench.card import make_card
 from bugbench.catalogue import Workload
 from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.judging_worker import JudgingWorker
-from bugbench.runner import Outcome, Run, Store, onset, prepare, reported_value
+from bugbench.runner import Outcome, Run, onset, prepare, reported_value
+from bugbench.store import HarnessFailure, Store, remove_stale_drafts
 from bugbench.trace import Trace
 from bugbench.worker import Worker, WorkerPool
 
@@ -377,8 +380,11 @@ def test_training_data_lie_once_in_a_folder_named_by_their_content(store, worklo
 def test_broken_data_set_is_an_error_that_names_it(store, workload, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("def write_training_data(folder):\n    raise OSError('no network')\n")
-    with pytest.raises(RuntimeError, match=r"broken\.py: OSError: no network"):
-        store.data_folder(replace(workload, dataset=broken))
+    for _ in range(2):
+        with pytest.raises(HarnessFailure, match=r"broken\.py: write_training_data: OSError: no network") as caught:
+            store.data_folder(replace(workload, dataset=broken))
+        assert "line 2, in write_training_data" in caught.value.traceback
+    assert list((store.root / "data").iterdir()) == []
 
 
 def test_twins_are_trained_once_for_all_their_bugs(store, workload):
@@ -417,14 +423,99 @@ def test_outputs_that_cannot_be_scored_are_no_crash(store, workload):
     assert Trace(store.trace(outcome.key)).error is None
 
 
-def test_damaged_outcome_is_trained_again(store, workload):
+FILES = ["outcome.json", "trace/meta.json", "trace/steps.parquet", "trace/batches/train-0000000.safetensors"]
+FILES += ["trace/program.py", "trace/config.yaml", "trace/predictions.safetensors", "trace/samples.parquet"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def rename(path):
+    path.rename(path.with_name("other"))
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", [cut, flip, empty, rename, Path.unlink])
+def test_damaged_trace_is_told_and_trained_again(store, workload, capsys, file, damage):
     run = run_of(workload)
     outcome = store.train(run)
-    (store.root / "traces" / outcome.key / "outcome.json").write_text("{}")
+    folder = store.root / "traces" / outcome.key
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    diagnosis = store.root / "diagnoses" / outcome.key / "one.json"
+    diagnosis.parent.mkdir(parents=True)
+    diagnosis.touch()
+    assert store.train(run) == outcome
+    assert diagnosis.exists()
+    damage(folder / file)
     assert store.outcome(outcome.key) is None
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith(f"bugbench: damaged trace, to be trained again: {folder}")
+    assert file in told or damage is rename
     again = store.train(run)
     assert replace(again, seconds=0) == replace(outcome, seconds=0)
-    assert json.loads((store.root / "traces" / outcome.key / "outcome.json").read_text())["steps"] == 3
+    after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del before[Path("outcome.json")], after[Path("outcome.json")]  # it holds the seconds
+    assert after == before
+    assert not diagnosis.exists(), "it may be of the damaged trace"
+    assert [path.name for path in (store.root / "traces").iterdir()] == [outcome.key]
+
+
+def test_damaged_training_data_are_told_and_written_again(store, workload, capfd):
+    folder = store.data_folder(workload)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for damage in (cut, flip, empty, rename, Path.unlink):
+        damage(folder / "inputs.npy")
+        assert Store(store.root.parent, store.pool, LONG).data_folder(workload) == folder
+        assert f"damaged training data {folder}: written again" in capfd.readouterr().err
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert list((store.root / "data").iterdir()) == [folder]
+
+
+def test_two_harnesses_that_mend_the_same_trace_do_not_disturb_each_other(store, workload):
+    run = run_of(workload)
+    outcome = store.train(run)
+    flip(store.trace(outcome.key) / "steps.parquet")
+    other = Store(store.root.parent, store.pool, LONG)
+    with ThreadPoolExecutor(2) as executor:
+        outcomes = list(executor.map(lambda s: s.train(run), [store, other]))
+    assert {replace(found, seconds=0) for found in outcomes} == {replace(outcome, seconds=0)}
+    assert store.outcome(outcome.key) is not None
+    assert [path.name for path in (store.root / "traces").iterdir()] == [outcome.key]
+
+
+def test_drafts_of_a_dead_harness_are_removed_when_they_are_old(store, workload):
+    outcome = store.train(run_of(workload))
+    case = store.root / "cases" / "tiny" / "slow" / "seed-0"
+    name = "0123456789abcdef" * 2
+    drafts = [store.root / "traces" / f".{outcome.key}-{name}" / "trace", store.root / "data" / f".numbers-{name}"]
+    for folder in [*drafts, case]:
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    drafts.append(case / f".case.json-{name}")
+    drafts[-1].touch()
+    (store.root / "traces" / ".not-a-draft").touch()
+    assert remove_stale_drafts(store.root, 3600) == [], "they may be a living harness's"
+    yesterday = time.time() - 2 * 24 * 3600
+    for path in sorted(store.root.rglob("*"), reverse=True):
+        os.utime(path, (yesterday, yesterday))
+    os.utime(drafts[1] / "file")
+    assert sorted(remove_stale_drafts(store.root)) == sorted([drafts[0].parent, drafts[2]])
+    assert drafts[1].exists(), "something was written there just now"
+    assert store.outcome(outcome.key) is not None
+    assert (case / "file").exists()
+    assert (store.root / "traces" / ".not-a-draft").exists()
 
 
 def test_a_program_does_not_reach_the_next_one_in_its_process(pool, workload, tmp_path):
@@ -441,13 +532,72 @@ def test_a_program_does_not_reach_the_next_one_in_its_process(pool, workload, tm
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
-def test_failure_of_the_harness_is_not_kept_as_a_result(store, workload, tmp_path):
+def test_a_store_removes_stale_drafts_when_it_is_opened(pool, tmp_path):
+    draft = tmp_path / "runs" / "traces" / f".key-{'0123456789abcdef' * 2}"
+    draft.mkdir(parents=True)
+    os.utime(draft, (0, 0))
+    Store(tmp_path, pool)
+    assert not draft.exists()
+
+
+def broken(name):
+    return DATASET.replace(f"def {name}(", f"def {name}(*_):\n    [][0]\n\n\ndef _(")
+
+
+@pytest.mark.parametrize("function", ["hidden_test", "training_sample"])
+def test_failing_data_set_is_no_result(store, workload, tmp_path, function):
     dataset = tmp_path / "numbers.py"
-    dataset.write_text(DATASET.replace("def hidden_test", "def hidden_tests"))
-    outcome = store.train(run_of(replace(workload, dataset=dataset)))
-    assert outcome.error.startswith("the harness failed: AttributeError")
-    assert outcome.transient
-    assert store.outcome(outcome.key) is None
+    dataset.write_text(broken(function))
+    run = run_of(replace(workload, dataset=dataset))
+    with pytest.raises(HarnessFailure) as caught:
+        store.train(run)
+    assert str(caught.value) == f"data set {dataset}: {function}: IndexError: list index out of range"
+    assert f"in {function}" in caught.value.traceback
+    assert store.outcome(store.key(run)) is None
+    assert list((store.root / "traces").iterdir()) == [], "nothing half-written is left"
+    (failure,) = store.train_all([run], 1).values()
+    assert str(failure) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise OSError(28, 'No space left on device')", "recorder or disk: OSError: [Errno 28] No space left"),
+        ("run.writer = None", "recorder or disk: AttributeError: 'NoneType' object has no attribute"),
+        ("run.writer.add_layer = None; run._watched[0]._summaries = None", "recorder or disk: TypeError"),
+        ("run.writer.write = lambda *_: [][0]", "the trace cannot be written: IndexError"),
+        ("run.writer.folder = run.writer.folder / 'program.py'", "the trace cannot be written: NotADirectoryError"),
+    ],
+)
+def test_failure_of_recorder_or_disk_is_no_result(store, workload, line, message):
+    source = PROGRAM.replace("    run.watch(model, optimizer)\n", f"    run.watch(model, optimizer)\n    {line}\n")
+    with pytest.raises(HarnessFailure) as caught:
+        store.train(replace(run_of(workload), source=source))
+    assert message in str(caught.value)
+    assert list((store.root / "traces").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("loss=loss)", "loss=None)", "TypeError: float() argument must be a string or a real number, not 'NoneType'"),
+        ("loss=loss)", "loss=outputs)", "ValueError: log_batch: the loss is a torch.float32 of shape (4, 2)"),
+        ("outputs=outputs,", "outputs=[1],", "TypeError: log_batch: outputs is a list, not a tensor"),
+        ("inputs=inputs,", "inputs=loss,", "ValueError: log_batch: inputs has no batch dimension"),
+        ("inputs=inputs,", "input=inputs,", "TypeError: Recorder.log_batch() got an unexpected keyword argument"),
+        ("accuracy=accuracy)", "accuracy=model)", "TypeError: float() argument must be"),
+        ("run.watch(model,", "run.watch(loss_function,", "NameError: name 'loss_function' is not defined"),
+        ("run.watch(model,", "run.watch(F,", "TypeError: watch: the model is a module, not a torch.nn.Module"),
+        ("optimizer.zero_grad()", "optimizer.zero_grad(1, 2)", "TypeError: Optimizer.zero_grad() takes"),
+        ("model = torch", "model = torch.nn.Linear(2, 2) or torch", "RuntimeError: mat1 and mat2 shapes"),
+    ],
+)
+def test_what_the_program_hands_to_the_recorder_is_its_own_affair(store, workload, old, new, error):
+    assert old in PROGRAM
+    outcome = store.train(replace(run_of(workload), source=PROGRAM.replace(old, new)))
+    assert outcome.crashed
+    assert not outcome.transient
+    assert outcome.error.startswith(error)
 
 
 # -- deaths (last, for each costs the pool its process) --------------------------------------------------------------

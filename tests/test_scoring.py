@@ -324,6 +324,24 @@ def test_other_statuses_are_misses_and_are_counted():
     assert row.median_seconds == 0.0
 
 
+def test_skipped_cases_are_counted_and_in_no_rate():
+    rows = [judged(truth, *([] if truth.control else ["softmax_dim"])) for truth in CASES]
+    expected = board_of(rows).loc["d"]
+    lost = [replace(truth, seed=truth.seed + 100) for truth in CASES[:2]] + [replace(CASES[0], bug="unmeasured")]
+    skipped = [judged(truth, status="skipped", reason="no data") for truth in lost]
+    row = board_of(rows + skipped).loc["d"]
+    assert row.skipped == 3
+    pd.testing.assert_series_equal(row.drop("skipped"), expected.drop("skipped"))
+
+
+def test_detector_with_skipped_cases_alone_stays_in_the_table():
+    rows = [judged(truth, "softmax_dim") for truth in CASES]
+    rows += [judged(truth, detector="e", status="skipped", reason="no data") for truth in CASES]
+    row = board_of(rows).loc["e"]
+    assert math.isnan(row.diagnosis_j)
+    assert (row.access, row.cases, row.controls, row.latent, row.skipped) == ("curves", 0, 0, 0, len(CASES))
+
+
 def test_delays_and_lines():
     steps = [3, 5, None, None, 10, 1, None, None, None]
     lines = [5, 6, None, 5, None, 5, 5, 5, 5]

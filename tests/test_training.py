@@ -13,7 +13,8 @@ from bugbench.impact import is_harmful
 from bugbench.job import CaseResult, Plan, choose_workloads, reference_impact, run_job
 from bugbench.judge import judges_of
 from bugbench.records import impact_of
-from bugbench.runner import Store, prepare
+from bugbench.runner import prepare
+from bugbench.store import Store
 from bugbench.worker import Worker, WorkerPool
 
 ROOT = Path(__file__).resolve().parent.parent

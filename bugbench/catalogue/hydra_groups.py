@@ -1,30 +1,41 @@
-"""Put the catalogue into Hydra's ConfigStore, and check names before Hydra composes."""
+"""Put the catalogue into Hydra's ConfigStore; check and complete the command line before Hydra composes."""
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
 import yaml
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue
+from bugbench.catalogue.launchers import UNBOUNDED, check_launcher
 from bugbench.names import UnknownName, unknown
 from bugbench.plugins import project_folder
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 
 def register(catalogue: Catalogue) -> None:
     """Make every card, detector and outside workload an option of its Hydra group."""
     store = ConfigStore.instance()
-    for name, fields in catalogue.cards.items():
-        store.store(group="bug", name=name, node={"id": name, **fields})
-    for name, detector in catalogue.detectors.items():
-        store.store(group="detector", name=name, package=f"detector.{name}", node=dict(detector.knobs))
-    store.store(group="detector", name="all", node={"defaults": sorted(catalogue.detectors)})
+    # Hydra copies the whole store, deeply, for each config it composes, and sends it to each job's process: it holds
+    # what the command line may set, and the catalogue the rest
+    for name in catalogue.cards:
+        store.store(group="bug", name=name, node={"id": name, **knobs_of_card(catalogue, name)})
+    knobs = {name: dict(catalogue.detectors[name].knobs) for name in sorted(catalogue.detectors)}
+    for name, node in knobs.items():
+        store.store(group="detector", name=name, package=f"detector.{name}", node=node)
+    # one node, not a list of defaults: Hydra composes each job twice, and each default costs it 3 ms
+    store.store(group="detector", name="all", node=knobs)
     for name, workload in catalogue.workloads.items():
         if not (project_folder("conf") / "workload" / f"{name}.yaml").exists():
             store.store(group="workload", name=name, node=dict(workload.settings))
+
+
+def knobs_of_card(catalogue: Catalogue, name: str) -> dict[str, Any]:
+    """Return the knobs of a card with their values as written."""
+    return {field: value for field, value in catalogue.cards[name].items() if field not in FIELDS}
 
 
 def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
@@ -39,11 +50,7 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
         "detector": [*catalogue.detectors, "all"],
         "suite": [p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")],
     }
-    words = [a for a in arguments if "=" in a and not a.startswith("-")]
-    try:
-        overrides = [o for o in OverridesParser.create().parse_overrides(words) if not o.is_delete()]
-    except HydraException as error:
-        raise UnknownName(str(error).splitlines()[0]) from error
+    overrides = _parsed(arguments)
     chosen: dict[str, list[str]] = {}
     for override in overrides:
         if override.key_or_group in groups:
@@ -52,6 +59,8 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
                 if name not in groups[override.key_or_group]:
                     raise UnknownName(unknown(override.key_or_group, name, groups[override.key_or_group]))
             chosen[override.key_or_group] = names
+        if override.key_or_group == "hydra/launcher":
+            check_launcher(str(override.value()))
     settings = [*yaml.safe_load((project_folder("conf") / "config.yaml").read_text()), *groups]
     for override in overrides:
         if not override.is_add():
@@ -78,8 +87,8 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
         raise UnknownName(unknown("setting", first, settings))
     if first == "bug" and rest and len(chosen.get("bug", [])) == 1:
         bug = chosen["bug"][0]
-        knobs = [name for name in catalogue.cards[bug] if name not in FIELDS]
-        if rest[0] not in [*knobs, *catalogue.cards[bug]]:
+        knobs = knobs_of_card(catalogue, bug)
+        if rest[0] not in knobs:
             raise UnknownName(unknown("knob", rest[0], knobs, f"bug {bug}"))
     if first == "workload" and rest[:1] == ["config"] and len(rest) > 1:
         names = [n for n in chosen.get("workload", ["auto"]) if n in catalogue.workloads]
@@ -97,7 +106,36 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
             raise UnknownName(unknown("knob", rest[1], knobs_here, f"detector {rest[0]}"))
 
 
-def results_folder(arguments: Iterable[str]) -> Path:
-    """Return the folder named by ``results=…`` among command-line arguments."""
-    values = [a.partition("=")[2] for a in arguments if a.startswith("results=")]
-    return Path(values[-1] if values else "results")
+def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
+    """Return the command line with what a job on another machine, in another folder, could not know by itself.
+
+    The results folder and the search path become absolute, the latter also where it comes from BUGBENCH_PATH; and the
+    launcher that would start all jobs at once gets as many at a time as there are cores.
+    """
+    given = {override.key_or_group: override for override in _parsed(arguments)}
+    results = given["results"].value() if "results" in given else "results"
+    added = {}
+    if folders := [_quoted(os.path.abspath(os.path.expanduser(folder))) for folder in search_path]:
+        added["search_path"] = f"[{','.join(folders)}]"
+    if isinstance(results, str) and "${" not in results:
+        added["results"] = _quoted(os.path.abspath(os.path.expanduser(results)))
+    launcher = given["hydra/launcher"].value() if "hydra/launcher" in given else None
+    if launcher == UNBOUNDED and "hydra.sweeper.max_batch_size" not in given:
+        added["hydra.sweeper.max_batch_size"] = str(os.cpu_count() or 1)
+    words = [a for a in arguments if a.lstrip("+").partition("=")[0] not in added]
+    is_setting = ["=" in word and not word.startswith("-") for word in words]
+    flags = [word for word, setting in zip(words, is_setting, strict=True) if not setting]
+    settings = [word for word, setting in zip(words, is_setting, strict=True) if setting]
+    return [*flags, *(f"{key}={value}" for key, value in added.items()), *settings]  # argparse wants them in one run
+
+
+def _parsed(arguments: Iterable[str]) -> list[Override]:
+    words = [a for a in arguments if "=" in a and not a.startswith("-")]
+    try:
+        return [o for o in OverridesParser.create().parse_overrides(words) if not o.is_delete()]
+    except HydraException as error:
+        raise UnknownName(str(error).splitlines()[0]) from error
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()

@@ -1,9 +1,13 @@
-"""Rebuild leaderboard and impact table from stored verdicts: ``python -m bugbench.report [--results FOLDER]``."""
+"""Rebuild leaderboard and impact table from stored verdicts: ``python -m bugbench.report [--results FOLDER]``.
+
+Cases that are damaged are named and left out; the exit status is then 1.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from bugbench.integrity import warn
 from bugbench.records import Records
 from bugbench.report import leaderboard
 from rich.console import Console
@@ -13,11 +17,17 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bugbench.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="the results folder (default: results)")
     options = parser.parse_args(arguments)
+    records = Records(options.results)
     try:
-        board, _ = leaderboard.build(options.results, Records(options.results).read())
-    except (LookupError, ValueError) as error:
+        cases = records.read()
+        for problem in records.damage(cases):
+            warn(problem)
+        board, _ = leaderboard.build(options.results, cases)
+    except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())
+    if cases.damaged:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

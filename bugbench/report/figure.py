@@ -1,12 +1,13 @@
 """The figure of one case: training loss and reported metric against the healthy twin."""
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bugbench import atomic
 from bugbench.job import CaseResult
-from bugbench.runner import Store
+from bugbench.store import Store
 from bugbench.trace import Trace
 
 BUG, TWIN, HIDDEN = "#c2410c", "#2563eb", "#111827"  # told apart in grey print and by colour-blind readers
@@ -46,11 +47,10 @@ def save_curves(result: CaseResult, store: Store, path: Path) -> Path:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(f"{record.bug} on {record.workload}, seed {record.seed}", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}-{path.name}")
-    figure.savefig(draft, dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
     plt.close(figure)
-    os.replace(draft, path)
+    atomic.write(path, picture.getvalue())
     return path
 
 

@@ -1,12 +1,11 @@
 """The leaderboard and the impact table as files, and the leaderboard in the terminal."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from bugbench import __version__, atomic
 from bugbench.job import measured_impact, reference_impact
-from bugbench.records import Record, Records, merge_impact
+from bugbench.records import Cases, merge_impact
 from bugbench.scoring import STATUSES, leaderboard, tier
 from rich import box
 from rich.console import Console
@@ -35,17 +34,23 @@ reads the truth and checks the harness; `always_healthy`, `always_faulty` and `p
 """
 
 
-def build(results: Path, records: Sequence[Record]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write leaderboard.csv, leaderboard.md and impact.csv from stored cases; return leaderboard and their impact."""
-    verdicts = Records(results).verdicts(records)
-    if verdicts.empty:
-        raise LookupError(f"there are no verdicts below {results / 'runs' / 'cases'}: run `python -m bugbench` first")
-    impact = measured_impact(results, records)
-    board = leaderboard(verdicts, impact)
+def build(results: Path, cases: Cases) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write leaderboard.csv, leaderboard.md and impact.csv from stored cases; return leaderboard and their impact.
+
+    Raises:
+        LookupError: no case has verdicts that count.
+    """
+    if cases.verdicts.empty or not cases.scored:
+        folder = results / "runs" / "cases"
+        if skipped := [record.skipped for record in cases.records if record.skipped]:
+            raise LookupError(f"none of the {len(skipped)} cases below {folder} could be scored: {skipped[0]}")
+        raise LookupError(f"there are no verdicts below {folder}: run `python -m bugbench` first")
+    impact = measured_impact(results, cases.scored)
+    board = leaderboard(cases.verdicts, impact)
     known = reference_impact(results)
     atomic.write(results / "impact.csv", _csv(impact if known is None else merge_impact(known, impact)))
     atomic.write(results / "leaderboard.csv", _csv(board))
-    atomic.write(results / "leaderboard.md", markdown(board, records, impact))
+    atomic.write(results / "leaderboard.md", markdown(board, cases, impact))
     return board, impact
 
 
@@ -53,8 +58,9 @@ def _csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def markdown(board: pd.DataFrame, records: Sequence[Record], impact: pd.DataFrame) -> str:
+def markdown(board: pd.DataFrame, cases: Cases, impact: pd.DataFrame) -> str:
     """Return the leaderboard as a Markdown page: overall, by tier of access, and counts that did not go well."""
+    records = cases.scored
     seeds = len({r.seed for r in records})
     workloads = sorted({r.workload for r in records})
     bugs = {r.bug for r in records if not r.control}
@@ -65,7 +71,7 @@ def markdown(board: pd.DataFrame, records: Sequence[Record], impact: pd.DataFram
         "",
         f"{len(bugs)} bugs and {len(controls)} controls on {', '.join(workloads)}, {seeds} seed(s), bugbench "
         f"{__version__}: {first['cases']} harmful bug cases, {first['controls']} control cases; {first['latent']} "
-        "latent bug cases left out.",
+        f"latent bug cases left out.{_lost(cases)}",
         "",
         *_table(board),
         "",
@@ -87,6 +93,15 @@ def markdown(board: pd.DataFrame, records: Sequence[Record], impact: pd.DataFram
         pairs = ", ".join(f"{r.bug} on {r.workload}" for r in latent.itertuples())
         lines += ["## Latent", "", f"No harm shows, so these count for nothing above: {pairs}.", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _lost(cases: Cases) -> str:
+    """Return what stands at the end of the leaderboard's first sentence, if cases were lost."""
+    lost = {
+        "skipped, because the harness failed": len(cases.records) - len(cases.scored),
+        "damaged on disk and left out": len(cases.damaged),
+    }
+    return "".join(f" **{number} case(s) {why}.**" for why, number in lost.items() if number)
 
 
 TIER_TITLES = {
@@ -149,6 +164,8 @@ def show(board: pd.DataFrame, console: Console) -> None:
     """Print the leaderboard, as many columns as the terminal is wide."""
     first = board.iloc[0]
     title = f"Leaderboard: {first['cases']} harmful bug cases, {first['controls']} control cases"
+    if board["skipped"].any():
+        title += f", {board['skipped'].max()} skipped"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     fitting = [name for name, (_, width) in COLUMNS.items() if console.width >= width]
     for name in fitting:

@@ -1,38 +1,139 @@
-"""The end of a sweep: collect its cases and build the tables."""
+"""The end of a sweep: collect its cases, build the tables, and say how well the machine was used."""
 
 import json
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from bugbench.records import Records
+from bugbench import atomic
+from bugbench.records import Cases, Records
 from bugbench.report import leaderboard
+from bugbench.report.throughput import Throughput
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 
-CASES_FILE = "cases.json"  # each job leaves one in its own folder: {"cases": […], "problem": "…"}
+JOB_FILE = "cases.json"  # each job leaves one in its own folder
+FIGURES_FILE = "throughput.json"  # and the sweep this one
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job of a sweep leaves.
+
+    Attributes:
+        cases: folders of the cases it finished.
+        problems: why it, or one of its cases, could not run.
+        started, ended: seconds since the epoch.
+        workers: training processes it kept, one core each.
+    """
+
+    cases: list[str]
+    problems: list[str]
+    started: float
+    ended: float
+    workers: int
+
+    def write(self, folder: Path) -> None:
+        atomic.write(folder / JOB_FILE, json.dumps(asdict(self)) + "\n")
+
+
+def read_jobs(sweep: Path) -> tuple[list[Job], list[str]]:
+    """Return the jobs of a sweep that have ended, and a line for each that left nothing to read."""
+    jobs, problems = [], []
+    for home in sorted((p for p in sweep.glob("*/") if p.name.isdigit()), key=lambda p: int(p.name)):
+        try:
+            jobs.append(Job(**json.loads((home / JOB_FILE).read_text())))
+        except (OSError, ValueError) as error:  # its disk was full, or its process was killed
+            problems.append(f"job {home.name}: {home / JOB_FILE}: {type(error).__name__}: {error}")
+    return jobs, problems
 
 
 class Leaderboard(Callback):
     """Hydra callback: builds the leaderboard from the cases of all jobs of a multirun."""
 
+    running: ClassVar["Leaderboard | None"] = None  # the sweep this process has started and not ended
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Take the time, by the results folder's clock too: another machine may keep it."""
+        type(self).running = self
+        self.results, self.folder = Path(config.results), Path(config.hydra.sweep.dir)
+        self.started = time.time()
+        mark = self.folder / "started"
+        atomic.write(mark, "")
+        self.started_there = mark.stat().st_mtime
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Collect the jobs' cases; what could not run is listed with its reason."""
+        type(self).running = None
+        self.collect()
+
+    @classmethod
+    def interrupted(cls, error: BaseException) -> None:
+        """Collect what was finished when the launcher gave up, e.g. because one of its processes was killed."""
+        sweep, cls.running = cls.running, None
+        assert sweep is not None
+        sweep.collect()
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(": ")
+        if ended := len(read_jobs(sweep.folder)[0]):
+            text = (
+                f"the sweep was cut short ({reason}). The {ended} job(s) that had ended are kept, and so is every run "
+                "that was trained: the same command again does the rest."
+            )
+        else:
+            text = f"the sweep ended before any of its jobs had ({reason})"
+        Console(stderr=True).print(f"[red]bugbench:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+    def collect(self) -> None:
+        """Build and show the tables from the jobs that have ended."""
         console = Console()
-        folder, results = Path(config.hydra.sweep.dir), Path(config.results)
-        jobs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{CASES_FILE}"))]
-        cases = sorted({case for job in jobs for case in job["cases"]})
-        problems = [job["problem"] for job in jobs if job["problem"]]
-        if cases:
-            board, impact = leaderboard.build(results, Records(results).read(cases))
-            console.print()
-            leaderboard.show(board, console)
-            if impact["provisional"].any():
-                pairs = int(impact["provisional"].sum())
-                console.print(
-                    f"{pairs} of {len(impact)} impacts rest on fewer than five seeds: what is harmful there was "
-                    "decided by the size of the effect alone."
-                )
-            console.print(f"{len(cases)} cases. Wrote {results}/leaderboard.csv, leaderboard.md and impact.csv.")
+        jobs, problems = read_jobs(self.folder)
+        problems += [problem for job in jobs for problem in job.problems]
+        if listed := sorted({case for job in jobs for case in job.cases}):
+            problems += self._show(jobs, listed, console)
         for problem in problems:
-            console.print(f"[yellow]did not run:[/] {problem}", highlight=False)
+            console.print(f"[yellow]did not run:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+
+    def _show(self, jobs: list[Job], listed: list[str], console: Console) -> list[str]:
+        """Build and print the tables and figures; return what went wrong."""
+        records = Records(self.results)
+        cases = records.read(listed)
+        problems = records.damage(cases)
+        try:
+            board, impact = leaderboard.build(self.results, cases)
+        except (LookupError, OSError) as error:
+            return [*problems, f"the leaderboard: {error}"]
+        console.print()
+        leaderboard.show(board, console)
+        if impact["provisional"].any():
+            pairs = int(impact["provisional"].sum())
+            console.print(
+                f"{pairs} of {len(impact)} impacts rest on fewer than five seeds: what is harmful there was "
+                "decided by the size of the effect alone."
+            )
+        wrote = f"Wrote {shown(self.results)}/leaderboard.csv, leaderboard.md and impact.csv."
+        console.print(f"{len(cases.scored)} cases. {wrote}", soft_wrap=True)
+        figures = self.measure(jobs, cases)
+        atomic.write(self.folder / FIGURES_FILE, json.dumps(asdict(figures), indent=1) + "\n")
+        console.print(figures.line, highlight=False, soft_wrap=True)
+        return problems
+
+    def measure(self, jobs: list[Job], cases: Cases) -> Throughput:
+        """Return how the sweep spent its time; a run trained in it has an outcome younger than its start."""
+        records = cases.scored
+        seconds = {r.trace_key: r.seconds_bug for r in records} | {r.twin_key: r.seconds_twin for r in records}
+        trained = []
+        for key, value in seconds.items():
+            path = self.results / "runs" / "traces" / key / "outcome.json"
+            if path.exists() and path.stat().st_mtime >= self.started_there:
+                trained.append(value)
+        spans = [(job.started, job.ended, job.workers) for job in jobs]
+        return Throughput.of(time.time() - self.started, spans, trained, len(records), cases.verdicts)
+
+
+def shown(path: Path) -> Path:
+    """Return a path as seen from here where that is shorter."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -9,7 +9,8 @@ import pandas as pd
 from bugbench.card import Card
 from bugbench.job import CaseResult
 from bugbench.report.figure import smooth
-from bugbench.runner import Case, Store
+from bugbench.runner import Case
+from bugbench.store import Store
 from bugbench.trace import Trace
 from rich.console import Console
 from rich.markup import escape
@@ -44,18 +45,22 @@ def show_injection(card: Card, case: Case, console: Console) -> None:
 def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: Store, console: Console) -> None:
     """Print the runs beside their healthy twins: metrics, loss curves as bars, onset, and what the impact test says."""
     for result in results:
+        if result.outcome is None or result.twin is None:
+            continue
         record, metric = result.record, result.case.workload.settings["oracle"]["metric"]
         report = result.case.workload.settings["report"]
         table = Table(title=f"{record.bug} on {record.workload}, seed {record.seed}", title_justify="left")
+        bars = min(max(console.width - 72, 8), 32)  # beside the other columns at 80 characters
         claim = f"reported {report['split']} {report['metric']}"
         for column in ("", f"hidden test {metric}", claim, "training loss", "seconds"):
-            table.add_column(column, justify="left" if column in ("", "training loss") else "right")
+            left = column in ("", "training loss")
+            table.add_column(column, justify="left" if left else "right", no_wrap=left)
         for name, key, oracle, reported, outcome in (
             ("healthy twin", record.twin_key, record.oracle_twin, record.reported_twin, result.twin),
             (record.bug, record.trace_key, record.oracle_bug, record.reported_bug, result.outcome),
         ):
             loss = Trace(store.trace(key)).train_steps()["loss"]
-            table.add_row(name, number(oracle), number(reported), curve(loss), f"{outcome.seconds:.1f}")
+            table.add_row(name, number(oracle), number(reported), curve(loss, bars), f"{outcome.seconds:.1f}")
         console.print(table)
         if record.error:
             console.print(f"  [red]raised[/] {escape(record.error)}", highlight=False)
@@ -71,32 +76,40 @@ def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: 
 
 
 def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
-    """Print what the detectors said and whether they were right, counted over the seeds if there are several."""
+    """Print what the detectors said and whether they were right, counted over the seeds if there are several.
+
+    Those that raised no alarm are listed below the table.
+    """
     for workload in dict.fromkeys(result.record.workload for result in results):
         own = [result for result in results if result.record.workload == workload]
         record = own[0].record
         truth = "nothing is wrong" if record.control else record.fault
         table = Table(title=f"What the detectors say on {workload} (truth: {truth})", title_justify="left")
         rows = pd.concat([result.verdicts for result in own])
-        if len(own) == 1:
-            _one_verdict_each(rows, table)
-        else:
-            _counted_verdicts(rows, table)
-        console.print(table)
+        spoke = rows.groupby("detector")["alarm"].transform("any") | ~rows["status"].isin(["ok", "not_applicable"])
+        if spoke.any():
+            (_one_verdict_each if len(own) == 1 else _counted_verdicts)(rows[spoke], table)
+            console.print(table)
+        quiet = rows[~spoke].drop_duplicates("detector", keep="last").sort_values("detector")
+        result = "right" if record.control else "missed"
+        for status, words in (("ok", f"said healthy ({result})"), ("not_applicable", "had nothing to say here")):
+            if names := list(quiet.loc[quiet["status"] == status, "detector"]):
+                console.print(f"  {words}: {', '.join(names)}", highlight=False)
 
 
 def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
-    for column in ("detector", "access", "says", "verdict", "alarm", "evidence"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("detector", "verdict"))
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("detector (access) says, since when, and why", overflow="fold")
     order = ["exact", "top3", "family_right", "alarm", "detector"]
     for _, row in rows.sort_values(order, ascending=[False, False, False, False, True]).iterrows():
         suspects = json.loads(row["suspects"])
         evidence = suspects[0]["evidence"] if suspects else row["reason"]
         if suspects and suspects[0]["line"]:
             evidence = f"line {suspects[0]['line']}: {evidence}"
-        alarm = "" if pd.isna(row["alarm_step"]) else f"step {row['alarm_step']}"
+        since = "" if pd.isna(row["alarm_step"]) else f" · step {row['alarm_step']}"
         access = row["access"].replace("+", " ")
-        table.add_row(row["detector"], access, says(row), mark(row), alarm, escape(evidence[:160]))
+        said = f"[bold]{row['detector']}[/] [dim]({access})[/]: {says(row)}{since}"
+        table.add_row(mark(row), said + (f"\n[dim]{escape(evidence[:160])}[/]" if evidence else ""))
 
 
 def _counted_verdicts(rows: pd.DataFrame, table: Table) -> None:
@@ -121,7 +134,9 @@ def says(row: pd.Series) -> str:
 
 
 def mark(row: pd.Series) -> str:
-    """Return right, half right (family or second suspect) or wrong as a coloured sign."""
+    """Return right, half right (family or second suspect), wrong or not scored as a coloured sign."""
+    if row["status"] == "skipped":
+        return "[yellow]– not scored[/]"
     if row["exact"]:
         return "[green]✓ right[/]"
     if row["control"]:
@@ -138,6 +153,10 @@ def mark(row: pd.Series) -> str:
 def show_case_line(result: CaseResult, console: Console) -> None:
     """Print one line for a case of a sweep."""
     record, verdicts = result.record, result.verdicts
+    case = f"{record.workload:14s} {record.bug:26s} seed {record.seed}"
+    if record.skipped is not None:
+        console.print(f"{case}  [yellow]skipped[/] {escape(record.skipped)}", highlight=False, soft_wrap=True)
+        return
     value = "crashed" if record.crashed_bug else number(record.oracle_bug)
     alarms = verdicts[verdicts["alarm"] & (verdicts["detector"] != "oracle")]
     if record.control:
@@ -145,7 +164,6 @@ def show_case_line(result: CaseResult, console: Console) -> None:
     else:
         names, some, none = alarms.loc[alarms["exact"], "detector"], "named by ", "named by nobody"
     said = some + ", ".join(map(str, names)) if len(names) else none
-    case = f"{record.workload:14s} {record.bug:26s} seed {record.seed}"
     test = f"hidden test {value:>7s} (twin {number(record.oracle_twin)})"
     console.print(f"{case}  {test}  {said}", highlight=False, soft_wrap=True)
 
