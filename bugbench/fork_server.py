@@ -53,6 +53,7 @@ class ForkServer:
         self.level = "process"
         self.desk = Path()
         self.granted: list[Path] = []
+        self.listed: list[Path] = []
         self._seen: set[Path] = set()
         become_reaper()
 
@@ -74,7 +75,7 @@ class ForkServer:
         elif self.level == "landlock":
             if not landlock.version():
                 raise OSError("this kernel has no Landlock")
-            self.granted = [*view.parts(), *map(Path, OPEN_TO_ALL)]
+            self.granted, self.listed = [*view.parts(), *map(Path, OPEN_TO_ALL)], view.split()
         import bugbench.diagnosing  # noqa: F401 — what every child needs is loaded once, here
 
         return {"level": self.level}
@@ -185,7 +186,7 @@ class ForkServer:
             seccomp.deny()
             return TRACE
         if self.level == "landlock":
-            landlock.restrict([*self.granted, folder], [scratch, Path("/dev/null")])
+            landlock.restrict([*self.granted, folder], self.listed, [scratch, Path("/dev/null")])
             seccomp.deny(beyond_files=True)
         return folder
 

@@ -47,10 +47,16 @@ class View:
 
     def parts(self) -> list[Path]:
         """Return paths that together hold what is readable and nothing hidden, for a system that can only grant."""
-        return [part for path in self.readable for part in _without(path, self.hidden, self.readable)]
+        real = {path.resolve() for path in self.readable}
+        return [part for path in sorted(real) for part in _without(path, self.hidden)]
+
+    def split(self) -> list[Path]:
+        """Return the folders that are in parts: to import from them, Python must list them."""
+        real = [path.resolve() for path in self.readable]
+        return sorted({p for h in self.hidden for p in h.parents if any(p.is_relative_to(r) for r in real)})
 
 
-def _without(path: Path, hidden: Sequence[Path], readable: Sequence[Path]) -> list[Path]:
+def _without(path: Path, hidden: Sequence[Path]) -> list[Path]:
     if path in hidden:
         return []
     if not any(path in h.parents for h in hidden):
@@ -59,7 +65,8 @@ def _without(path: Path, hidden: Sequence[Path], readable: Sequence[Path]) -> li
         children = sorted(path.iterdir())
     except OSError:
         return []
-    return [part for child in children for part in _without(child, hidden, readable)]
+    # a link needs no grant of its own, and to grant where it leads would grant what is hidden there
+    return [part for child in children if not child.is_symlink() for part in _without(child, hidden)]
 
 
 def judging_view(own: Iterable[Path], hidden: Iterable[Path] = ()) -> View:

@@ -39,6 +39,14 @@ class JudgingWorker(Worker):
         self.level = self.notice = ""
         self._placed: dict[Hashable, Path] = {}
 
+    def start(self) -> None:
+        """Start the process now, so that level and notice are known before the first diagnosis.
+
+        Raises:
+            WorkerDied: none of the levels asked for works here; the text says why.
+        """
+        self._started()
+
     def place(self, exhibit: str, part: Hashable, export: Callable[[Path], None]) -> Path:
         """Return a folder with part of an exhibit, filled by ``export`` unless it lies there from an earlier call.
 

@@ -101,6 +101,9 @@ def die_with_parent() -> None:
 def _build_root(readable: list[Path], hidden: list[Path], places: list[Path]) -> None:
     paths = {**dict.fromkeys(readable, True), **dict.fromkeys(hidden, False)}
     real = {path: os.path.realpath(path) for path in readable}  # links lead elsewhere once the root has changed
+    links = {path: real[path] for path in readable if str(path) != real[path] and Path(real[path]) in real}
+    for link in links:
+        del paths[link]
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
     root = "/tmp"  # any folder will do: the new root covers it in this namespace only
     _mount("tmpfs", root, "tmpfs", MS_NOSUID, "mode=755")
@@ -118,6 +121,10 @@ def _build_root(readable: list[Path], hidden: list[Path], places: list[Path]) ->
             _read_only(str(path), recursive=True)
         elif not paths[path] and path.is_dir():
             _mount("tmpfs", str(path), "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for link, target in sorted(links.items()):  # a second mount would show again what is hidden in the first
+        if not os.path.lexists(link):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target)
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
     _check(_libc.umount2(b"/old", MNT_DETACH))
