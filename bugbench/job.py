@@ -228,7 +228,7 @@ def verdict_rows(
         except InvalidDiagnosis as error:
             say |= {"status": "invalid", "reason": str(error), "suspects": [], "alarm_step": None}
             row = verdict(record.truth, judge.name, judge.access, families, **say)
-        rows.append(row)
+        rows.append(row | {"isolation": diagnosis.get("isolation", "")})
     return verdict_table(rows)
 
 

@@ -19,6 +19,10 @@ PATIENCE_SECONDS = 2.0  # for a process to end when nobody asks it any more
 GRACE_SECONDS = 30.0  # that a process may take beyond a diagnosis' own time limit, which it sees to itself
 
 
+class NotConfined(OSError):
+    """No judging process can be started at any of the levels asked for; the text says why."""
+
+
 class JudgingWorker(Worker):
     """A process that forks a child for every diagnosis; see :mod:`bugbench.fork_server`.
 
@@ -29,12 +33,14 @@ class JudgingWorker(Worker):
 
     Attributes:
         level: how the running process is confined.
-        notice: why it is not confined more strongly; empty if it is.
+        accepted: the levels that are as strong as what was asked for.
+        notice: a sentence on why it is not confined more strongly; empty if it is, or if no more was asked for.
     """
 
     def __init__(self, isolation: str = "auto", hidden: Iterable[Path] = (), memory: int = DEFAULT_MEMORY) -> None:
         super().__init__("judge", memory)
         self.levels = LEVELS if isolation == "auto" else (isolation,)
+        self.accepted = LEVELS[: LEVELS.index(self.levels[-1]) + 1]
         self.hidden = tuple(hidden)
         self.level = self.notice = ""
         self._placed: dict[Hashable, Path] = {}
@@ -43,7 +49,7 @@ class JudgingWorker(Worker):
         """Start the process now, so that level and notice are known before the first diagnosis.
 
         Raises:
-            WorkerDied: none of the levels asked for works here; the text says why.
+            NotConfined: none of the levels asked for works here.
         """
         self._started()
 
@@ -69,6 +75,7 @@ class JudgingWorker(Worker):
 
         Raises:
             TimedOut, WorkerDied: the server itself is gone.
+            NotConfined: it cannot be started.
         """
         self._started()
         request = {"detector": str(self._staged(detector)), "knobs": dict(knobs), "folder": str(folder)}
@@ -123,8 +130,12 @@ class JudgingWorker(Worker):
                 answer = {"failure": str(error)}
             if "failure" not in answer:
                 self.level, self.levels = level, (level,)  # what works is not tried for again
-                self.notice = self.notice or "; ".join(reasons)
+                if reasons:
+                    self.notice = (
+                        f"detectors are judged at the level {level}, since this machine offers no stronger one "
+                        f"({'; '.join(reasons)}). SECURITY.md says what {level} does not prevent."
+                    )
                 return process
             reasons.append(f"{level}: {answer['failure']}")
             self.close()
-        raise WorkerDied("no judging process can be started here. " + "; ".join(reasons))
+        raise NotConfined(f"no judging process can be started here: {'; '.join(reasons)}")

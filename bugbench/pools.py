@@ -10,6 +10,8 @@ from bugbench.isolation import raw_data
 from bugbench.judging_worker import JudgingWorker
 from bugbench.worker import DEFAULT_MEMORY, Worker, WorkerPool
 
+_judging: list[JudgingWorker] = []
+
 
 @lru_cache
 def train_pool(size: int, memory: int = DEFAULT_MEMORY) -> WorkerPool[Worker]:
@@ -22,7 +24,14 @@ def judge_pool(
     size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = DEFAULT_MEMORY
 ) -> WorkerPool[JudgingWorker]:
     """Return the process-wide pool of judging workers; see :class:`~bugbench.judging_worker.JudgingWorker`."""
-    return _closed_at_exit(WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size)))
+    pool = WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size))
+    _judging.extend(pool.workers)
+    return _closed_at_exit(pool)
+
+
+def isolation_notices() -> list[str]:
+    """Return why this process's judging workers are confined less than they could be elsewhere, each reason once."""
+    return sorted({worker.notice for worker in _judging} - {""})
 
 
 def _closed_at_exit(workers: WorkerPool[Any]) -> WorkerPool[Any]:

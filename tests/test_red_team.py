@@ -20,9 +20,8 @@ from bugbench import landlock
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import LEVELS
 from bugbench.job import Plan, run_job
-from bugbench.judging_worker import JudgingWorker
+from bugbench.judging_worker import JudgingWorker, NotConfined
 from bugbench.pools import train_pool
-from bugbench.worker import WorkerDied
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -77,7 +76,7 @@ def offered(level: str) -> str:
     worker = JudgingWorker(level)
     try:
         worker.start()
-    except WorkerDied as error:
+    except NotConfined as error:
         return str(error)
     finally:
         worker.close()
