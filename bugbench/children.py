@@ -59,26 +59,28 @@ def select_now(file: int) -> bool:
     return bool(select.select([file], [], [], 0)[0])
 
 
-def end(child: int, patient: bool) -> int:
-    """Kill the child and whatever it left, and return its wait status; ``patient``: let it end by itself first."""
+def end(child: int, patient: bool) -> int | None:
+    """Kill the child and whatever it left; return its wait status if it ended by itself.
+
+    ``patient``: give it the time to do so.
+    """
     deadline = time.perf_counter() + (PATIENCE if patient else 0)
     while not (done := os.waitpid(child, os.WNOHANG))[0] and time.perf_counter() < deadline:
         time.sleep(0.001)
-    return end_all().get(child, done[1])
+    end_all()
+    return done[1] if done[0] else None
 
 
-def end_all() -> dict[int, int]:
-    """Kill everything that this process started; return wait statuses by process number."""
-    ended: dict[int, int] = {}
+def end_all() -> None:
+    """Kill everything that this process started."""
     while True:
         for pid in descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            pid, status = os.waitpid(-1, 0)
+            os.waitpid(-1, 0)
         except ChildProcessError:
-            return ended
-        ended[pid] = status
+            return
 
 
 def status_of(ended: int, words: str) -> Answer:

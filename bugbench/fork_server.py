@@ -102,7 +102,7 @@ class ForkServer:
                 os._exit(code)
         _, ended = os.waitpid(supervisor, 0)
         end_all()  # empty unless the supervisor was killed
-        return status_of(ended, "whoever watched it was killed") if ended else None
+        return failure("crashed", "the process that watched over it was killed") if ended else None
 
     def _supervise(self, request: dict[str, Any]) -> Answer:
         confined = self.level == "namespaces"
@@ -121,7 +121,8 @@ class ForkServer:
             answer = wait(child, receiving, self.requests, started + request["time_limit"], limits)
             ended = end(child, patient=answer is None)
             if answer is None:
-                answer = status_of(ended, last_words(said))
+                went_on = failure("crashed", "the process closed the pipe of its answer and went on")
+                answer = went_on if ended is None else status_of(ended, last_words(said))
             elif answer["status"] == "timed_out":
                 answer = failure("timed_out", f"no answer within {request['time_limit']:g} s")
             return answer | {"seconds": time.perf_counter() - started}

@@ -9,9 +9,10 @@ import pytest
 import torch
 from bugbench.declaration import read_declaration
 from bugbench.integrity import read_sealed
+from bugbench.isolation import LEVELS
 from bugbench.job import verdict_rows
 from bugbench.judging import Bench, Exhibit, Judge, prefixes
-from bugbench.judging_worker import JudgingWorker
+from bugbench.judging_worker import JudgingWorker, NotConfined
 from bugbench.plugins import CatalogueError, project_folder
 from bugbench.recorder import Recorder
 from bugbench.records import Record
@@ -224,6 +225,95 @@ def test_misbehaviour_costs_its_own_row_only(court, exhibit):
     assert "did you mean softmax_dim?" in rows.loc["unknown_fault", "reason"]
     assert "line of softmax_dim is 0" in rows.loc["line_zero", "reason"]
     assert rows.loc[["unknown_fault", "line_zero"], "alarm_step"].isna().all()
+
+
+MISBEHAVIOUR = {
+    "exits": ("os._exit(0)", "crashed", "exit code 0"),
+    "ends_by_a_signal": ("ctypes.string_at(0)", "crashed", "signal SIGSEGV"),
+    "allocates": ("hoard = [b'x']\nwhile True: hoard.append(hoard[-1] * 2)", "out_of_memory", ""),
+    "allocates_in_children": (
+        """\
+        for _ in range(8):
+            if os.fork() == 0:
+                hoard = b"x" * 2**28
+                time.sleep(3600)
+        time.sleep(3600)
+        """,
+        "out_of_memory",
+        "GiB in use",
+    ),
+    "keeps_forking": ("while os.fork(): pass\ntime.sleep(3600)", "crashed", "processes at once, allowed are 200"),
+    "fills_the_disk": (
+        """\
+        for number in range(1000):
+            with open(f"{number}", "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 2**28)
+        while True: time.sleep(1)
+        """,
+        "crashed",
+        "",
+    ),
+    "prints": ('for _ in range(1000): print(\'{"status": "ok"}\' * 1000, flush=True)\nreturn 7', "invalid", "int"),
+    "writes_to_its_answer": ("os.write(3, b'no answer' * 1000)\nreturn HEALTHY", "invalid", "no diagnosis"),
+    "answers_too_much": ("os.write(3, (2**40).to_bytes(8, 'little'))\nreturn HEALTHY", "invalid", "no diagnosis"),
+    "forges_a_status": (
+        """\
+        text = b'{"status": "timed_out", "reason": "", "suspects": []}'
+        os.write(3, len(text).to_bytes(8, "little") + text)
+        return HEALTHY
+        """,
+        "invalid",
+        "no diagnosis",
+    ),
+    "closes_its_answer": ("os.close(3)\ntime.sleep(3600)", "crashed", "closed the pipe of its answer and went on"),
+    "leaves_children_behind": (
+        """\
+        if os.fork() == 0:
+            os.setsid()
+            os.fork()
+            os.execlp("sleep", "bugbench-left-behind", "3600")
+        return Diagnosis(7)
+        """,
+        "crashed",
+        "'int' object is not iterable",
+    ),
+}
+
+
+@pytest.fixture(params=[LEVELS[0], *(pytest.param(level, marks=pytest.mark.slow) for level in LEVELS[1:])])
+def bounded(request, tmp_path):
+    """A court at each level, where a diagnosis may use half a GiB."""
+    if sys.platform != "linux":
+        pytest.skip("elsewhere only the time is limited")
+    worker = JudgingWorker(request.param, memory=2**29)
+    try:
+        worker.start()
+    except NotConfined as error:
+        pytest.skip(str(error))
+    yield Court(tmp_path, WorkerPool([worker]))
+    worker.close()
+
+
+def test_whatever_a_detector_does_the_next_one_judges_as_if_nothing_had_happened(bounded, exhibit):
+    honest = bounded.detector(ALARM, name="honest")
+    before = bounded.bench.judge(exhibit, honest)
+    server = bounded.bench.pool.workers[0]._process
+    for name, (body, status, reason) in MISBEHAVIOUR.items():
+        answer = bounded.bench.judge(exhibit, bounded.detector(body, name=name))
+        assert (answer["status"], answer["suspects"]) == (status, []), (name, answer)
+        assert reason in answer["reason"], (name, answer)
+        after = bounded.bench.judge(exhibit, honest, again=True)
+        assert {**after, "seconds": 0} == {**before, "seconds": 0}, name
+        assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if words_of(p).startswith("bugbench-left-behind")]
+    assert bounded.bench.pool.workers[0]._process is server, "the server has seen nothing of it"
+
+
+def words_of(path: Path) -> str:
+    """Return a process's arguments; none if it is gone."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 # -- what is kept -------------------------------------------------------------------------------------------------
