@@ -67,6 +67,8 @@ def end(child: int, patient: bool) -> int | None:
     deadline = time.perf_counter() + (PATIENCE if patient else 0)
     while not (done := os.waitpid(child, os.WNOHANG))[0] and time.perf_counter() < deadline:
         time.sleep(0.001)
+    if not done[0]:
+        os.kill(child, signal.SIGKILL)  # with namespaces, all that it started ends with it at once
     end_all()
     return done[1] if done[0] else None
 

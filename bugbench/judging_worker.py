@@ -12,8 +12,9 @@ from typing import Any
 
 from bugbench.isolation import LEVELS, copy_package, judging_view
 from bugbench.plugins import project_folder
-from bugbench.worker import DEFAULT_MEMORY, TimedOut, Worker, WorkerDied
+from bugbench.worker import TimedOut, Worker, WorkerDied
 
+JUDGE_MEMORY = 4 * 2**30  # bytes
 START_SECONDS = 120.0  # for a process to start and to load torch, on a machine that is busy
 PATIENCE_SECONDS = 2.0  # for a process to end when nobody asks it any more
 GRACE_SECONDS = 30.0  # that a process may take beyond a diagnosis' own time limit, which it sees to itself
@@ -37,7 +38,7 @@ class JudgingWorker(Worker):
         notice: a sentence on why it is not confined more strongly; empty if it is, or if no more was asked for.
     """
 
-    def __init__(self, isolation: str = "auto", hidden: Iterable[Path] = (), memory: int = DEFAULT_MEMORY) -> None:
+    def __init__(self, isolation: str = "auto", hidden: Iterable[Path] = (), memory: int = JUDGE_MEMORY) -> None:
         super().__init__("judge", memory)
         self.levels = LEVELS if isolation == "auto" else (isolation,)
         self.accepted = LEVELS[: LEVELS.index(self.levels[-1]) + 1]

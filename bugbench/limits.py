@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_PROCESSES = 200
+MAX_SPAN = 20_000  # process numbers that are tried one by one
 MAX_SCRATCH = 2**30  # bytes of files; with namespaces the scratch folder is no larger than half of that
 
 
@@ -22,10 +23,14 @@ class Limits:
         """Return status and reason if the children of this process have more in use, else None."""
         pids = descendants()
         if len(pids) > MAX_PROCESSES:
-            return "crashed", f"{len(pids)} processes at once, allowed are {MAX_PROCESSES}"
+            return too_many(pids)
         used, unnamed = sum(map(resident, pids)), unnamed_files(pids)
         if used + unnamed > self.memory:
-            used = sum(map(proportional, pids))  # slow to tell, but counts a page once that forked processes share
+            used = 0
+            for pid in pids:
+                used += proportional(pid)  # slow to tell, but counts a page once that forked processes share
+                if len(now := descendants()) > MAX_PROCESSES:
+                    return too_many(now)
         if used + unnamed > self.memory:
             return "out_of_memory", f"{(used + unnamed) / 2**30:.1f} GiB in use"
         if (files := size_of(self.scratch)) > MAX_SCRATCH:
@@ -33,17 +38,32 @@ class Limits:
         return None
 
 
+def too_many(pids: list[int]) -> tuple[str, str]:
+    return "crashed", f"{len(pids)} processes at once, allowed are {MAX_PROCESSES}"
+
+
 def descendants() -> list[int]:
     """Return the process numbers of all children, their children, and so on."""
-    parents = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    children: dict[int, list[int]] = {}
+    for pid in _younger():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            parent = int(file.read(4096).rpartition(b")")[2].split(None, 2)[1])
+            children.setdefault(parent, []).append(pid)
     found = [os.getpid()]
     for pid in found:  # grows as it is walked through
-        found += [child for child, parent in parents.items() if parent == pid]
+        found += children.get(pid, [])
     return found[1:]
+
+
+def _younger() -> Iterable[int]:
+    """Return process numbers among which all are that this process started, directly or not.
+
+    Numbers are given in rising order, so a list of ``/proc`` would not end while a child forks faster than it is read.
+    """
+    own, last = os.getpid(), int(Path("/proc/loadavg").read_text().split()[-1])
+    if own <= last <= own + MAX_SPAN:
+        return range(own + 1, last + 1)
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # they began anew, or this process is old
 
 
 def resident(pid: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import raw_data
-from bugbench.judging_worker import JudgingWorker
+from bugbench.judging_worker import JUDGE_MEMORY, JudgingWorker
 from bugbench.worker import DEFAULT_MEMORY, Worker, WorkerPool
 
 _judging: list[JudgingWorker] = []
@@ -21,7 +21,7 @@ def train_pool(size: int, memory: int = DEFAULT_MEMORY) -> WorkerPool[Worker]:
 
 @lru_cache
 def judge_pool(
-    size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = DEFAULT_MEMORY
+    size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = JUDGE_MEMORY
 ) -> WorkerPool[JudgingWorker]:
     """Return the process-wide pool of judging workers; see :class:`~bugbench.judging_worker.JudgingWorker`."""
     pool = WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size))

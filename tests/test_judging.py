@@ -308,6 +308,24 @@ def test_whatever_a_detector_does_the_next_one_judges_as_if_nothing_had_happened
     assert bounded.bench.pool.workers[0]._process is server, "the server has seen nothing of it"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("bounded", [LEVELS[0]], indirect=True)
+def test_a_process_that_doubles_is_ended(bounded, exhibit):
+    """With namespaces only: elsewhere it may go on for as long as it can double faster than it is counted."""
+    body = """\
+        end = time.monotonic() + 20  # each ends by itself, should nobody else see to it
+        while time.monotonic() < end:
+            try:
+                os.fork()
+            except OSError:
+                pass
+        os._exit(0)
+        """
+    answer = bounded.bench.judge(exhibit, bounded.detector(body))
+    assert (answer["status"], answer["reason"].partition(" ")[2]) == ("crashed", "processes at once, allowed are 200")
+    assert bounded.bench.judge(exhibit, bounded.detector(ALARM, name="honest"))["status"] == "ok"
+
+
 def words_of(path: Path) -> str:
     """Return a process's arguments; none if it is gone."""
     try:
