@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from bugbench.detector import HEALTHY, Detector, Diagnosis, NotApplicable, Trace
 
-ADDRESS = "\0bugbench-left-behind"
-
 
 @dataclass
 class ProcessLeftBehind(Detector):
     """Two forks and a session of its own: no wait for its parent ends it."""
 
     access = {"curves"}
+    key: int = 0  # that both have agreed on
 
     def diagnose(self, trace: Trace) -> Diagnosis:
+        address = f"\0left-behind-{self.key}"
         try:
             with socket.socket(socket.AF_UNIX) as other:
-                other.connect(ADDRESS)
+                other.connect(address)
                 raise NotApplicable(f"learned {other.recv(100).decode()}")
         except ConnectionRefusedError:
             pass
         listening = socket.socket(socket.AF_UNIX)
-        listening.bind(ADDRESS)
+        listening.bind(address)
         listening.listen()
         if (child := os.fork()) == 0:
             os.setsid()
