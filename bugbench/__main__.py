@@ -13,7 +13,7 @@ import hydra
 from bugbench import job
 from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register, settled
-from bugbench.catalogue.launchers import ONE_BY_ONE
+from bugbench.catalogue.launchers import ONE_BY_ONE, end_with_parent
 from bugbench.isolation import LEVELS
 from bugbench.judging import Judge
 from bugbench.names import UnknownName, unknown
@@ -149,6 +149,8 @@ def run_one(config: DictConfig) -> None:
     Launchers hand this function to processes on other machines by its name, so it must not be decorated.
     """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
+        end_with_parent()
     console = Console()
     started, workers = time.time(), workers_of(config)
     cases: list[str] = []

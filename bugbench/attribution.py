@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bugbench.plugins import PACKAGE
+from bugbench.plugins import PACKAGE, RECORDER_FILES
 from bugbench.recorder import Recorder
 
-RECORDER = frozenset(
-    str(PACKAGE / name) for name in ("recorder.py", "watching.py", "tensor_summary.py", "trace_writer.py")
-)
+RECORDER = frozenset(str(PACKAGE / name) for name in RECORDER_FILES)
 PASSES_ON = frozenset({"zero_grad", "__call__"})  # functions of the recorder that call the program's own on the way
 MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 MACHINE_WORDS = ("No space left on device", "Disk quota exceeded", "StorageFull", "Input/output error")

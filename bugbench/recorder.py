@@ -13,9 +13,10 @@ Nothing is random and nothing is timed: two runs with the same seed leave bit-id
 """
 
 import json
+import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,8 @@ from typing import Any
 
 import torch
 import yaml
-from bugbench.tensor_summary import fingerprint, summarize
+from bugbench.names import unknown
+from bugbench.trace import ACCESS, RECORDED
 from bugbench.trace_writer import TraceWriter
 from bugbench.vision_operators import declare_vision_operators
 from bugbench.watching import Watched
@@ -71,6 +73,11 @@ class Recorder:
         classes: number of classes, if there are any.
         schedule: which steps are recorded closely.
         on_progress: called with the number of training batches and of evaluations so far.
+        access: what of a trace to record, of "curves", "tensors" and "data" (see :mod:`bugbench.trace`). Curves come
+            with each; ``("curves",)`` alone hangs no hook anywhere and costs next to nothing.
+
+    Raises:
+        ValueError: an access that is none, or that is not for the recorder to grant.
     """
 
     def __init__(
@@ -81,18 +88,20 @@ class Recorder:
         classes: int | None = None,
         schedule: Schedule | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        access: Iterable[str] = RECORDED,
     ) -> None:
         self.schedule = schedule or Schedule()
+        self.access = _checked(access)
         self.step = 0  # training batches logged so far
         self.epoch = 0  # evaluations reported so far; several splits after the same step are one evaluation
         self._evaluated_at: int | None = None
-        self.writer = TraceWriter(Path(folder))
+        self.writer = TraceWriter(Path(folder), self.access)
         self._meta: dict[str, Any] = {"task": task, "classes": classes}
         self._on_progress = on_progress
         self._events: list[str] = []
         self._modes: set[str] = set()
         self._watched: list[Watched] = []
-        self._last_split = "train"
+        self.closely = "tensors" in self.access and self.schedule.statistics(0)  # whether this step is looked at
 
     # -- what a program calls ------------------------------------------------------------------------------------
 
@@ -122,48 +131,54 @@ class Recorder:
                 samples were seen. Left out, the inputs' own are taken.
         """
         training, epoch = split == "train", self._epoch_of(split)
-        closely = self.schedule.statistics(self.step) if training else self.schedule.evaluation(epoch)
-        row: dict[str, Any] = {
-            "split": split,
-            "step": self.step,
-            "epoch": epoch,
-            "loss": loss.detach() if isinstance(loss, torch.Tensor) else float(loss),
-            "lr": self._learning_rate(),
-            "mode": self._mode(),
-            "order": self._order(),
-            "batch_size": len(inputs),
-        }
-        if closely:
-            row["input"] = summarize(inputs)
-            row["labels"] = self._label_histogram(targets)
-            if training:
-                for watched in self._watched:
-                    watched.complete(row)
-        self.writer.add_step(row)
-        self.writer.add_samples(split, epoch, self.step, fingerprint(inputs if samples is None else samples), targets)
-        keep = self.schedule.batch(self.step) if training else True
-        if keep:
-            tensors = {
-                "inputs": inputs,
-                "targets": targets,
-                "outputs": outputs,
-                "loss": torch.as_tensor(loss),
-            }
-            gradient = next((w.output_gradient for w in self._watched if w.output_gradient is not None), None)
-            if training and gradient is not None:
-                tensors["output_gradients"] = gradient
+        row = self.writer.add_step(split, self.step, epoch, _value(loss), self._learning_rate())
+        if len(self.access) > 1:
+            tensors = {"inputs": inputs, "targets": targets, "outputs": outputs, "loss": loss}
             if samples is not None:
                 tensors["samples"] = samples
-            self.writer.add_batch(split, self.step, epoch, row["mode"], tensors, keep=training or closely)
+            self._log_closely(split, epoch, row, tensors)
+        if training:
+            self.step += 1
+            if "tensors" in self.access and self.closely != self.schedule.statistics(self.step):
+                self.closely = not self.closely
+                for watched in self._watched:
+                    watched.look(self.closely)
+            if self._on_progress:
+                self._on_progress(self.step, self.epoch)
+
+    def _log_closely(self, split: str, epoch: int, row: int, tensors: dict[str, Any]) -> None:
+        """Record of a batch what is more than curves."""
+        training, mode = split == "train", self._mode()
+        inputs, targets = tensors["inputs"], tensors["targets"]
+        if "tensors" in self.access:
+            closely = self.closely if training else self.schedule.evaluation(epoch)
+            labels = self._label_histogram(targets) if closely else None
+            self.writer.add_calls(mode, " ".join(self._events), len(inputs), labels)
+            if closely:
+                self.writer.inputs.put("input", ("",), (inputs,))
+                self.writer.inputs.commit(row)
+                if training:
+                    for watched in self._watched:
+                        watched.complete()
+        if "data" in self.access:
+            kept = self._keep_batch(split, epoch, mode, tensors) if self.keeps_batch or not training else {}
+            batch = kept or tensors
+            samples = batch.get("samples", batch["inputs"])
+            self.writer.samples.add(split, epoch, self.step, samples, batch["targets"], copied=bool(kept))
         self._events.clear()
         self._modes.clear()
         for watched in self._watched:
             watched.reset()
-        self._last_split = split
-        if training:
-            self.step += 1
-            if self._on_progress:
-                self._on_progress(self.step, self.epoch)
+
+    def _keep_batch(self, split: str, epoch: int, mode: str, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Keep a batch whole, if there is room for it; return the copies made."""
+        kept = {**tensors, "loss": torch.as_tensor(tensors["loss"])}
+        if split == "train":
+            gradient = next((w.output_gradient for w in self._watched if w.output_gradient is not None), None)
+            if gradient is not None:
+                kept["output_gradients"] = gradient
+        keep = split == "train" or self.schedule.evaluation(epoch)
+        return self.writer.add_batch(split, self.step, epoch, mode, kept, keep)
 
     def log_metrics(self, split: str, **metrics: float) -> None:
         """Record what the program reports of itself. Reporting on any split but "train" ends an epoch."""
@@ -203,30 +218,43 @@ class Recorder:
         self._modes.add(mode)
 
     @property
-    def looks_closely(self) -> bool:
-        return self.schedule.statistics(self.step)
-
-    @property
     def keeps_batch(self) -> bool:
-        return self.schedule.batch(self.step)
+        return "data" in self.access and self.schedule.batch(self.step)
 
     def _mode(self) -> str:
         return self._modes.copy().pop() if len(self._modes) == 1 else ("mixed" if self._modes else "unknown")
 
-    def _order(self) -> str:
-        return " ".join(self._events)
-
     def _learning_rate(self) -> float:
-        optimizers = [w.optimizer for w in self._watched if w.optimizer is not None]
-        return float(optimizers[0].param_groups[0]["lr"]) if optimizers else float("nan")
+        for watched in self._watched:
+            if watched.optimizer is not None:
+                return float(watched.optimizer.param_groups[0]["lr"])
+        return math.nan
 
     def _label_histogram(self, targets: torch.Tensor) -> torch.Tensor | None:
         classes = self._meta["classes"]
         if not classes or classes > MAX_HISTOGRAM or targets.is_floating_point() or targets.numel() == 0:
             return None
-        labels = targets.detach().reshape(-1).long()
-        # the last bin is for what is no class; -100, which cross entropy ignores, is not class 0
-        return torch.bincount(torch.where(labels < 0, classes, labels).clamp(max=classes), minlength=classes + 1)
+        # the first and the last bin are for what is no class, such as -100, which cross entropy ignores
+        labels = targets.detach().reshape(-1).long().clamp(-1, classes).add_(1)
+        # bincount would wait for a GPU, to learn how many bins there are
+        return labels.new_zeros(classes + 2).scatter_add_(0, labels, torch.ones_like(labels))
+
+
+def _checked(access: Iterable[str]) -> frozenset[str]:
+    access = (access,) if isinstance(access, str) else tuple(access)
+    for name in access:
+        if name in ACCESS and name not in RECORDED:
+            raise ValueError(f"access {name!r} is not recorded but stored beside a trace; the recorder has {RECORDED}")
+        if name not in RECORDED:
+            raise ValueError(unknown("access", name, RECORDED))
+    return frozenset({"curves", *access})
+
+
+def _value(loss: torch.Tensor | float) -> torch.Tensor | float:
+    """Return a loss to keep: a number where that waits for nothing, a copy of a tensor on another device."""
+    if not isinstance(loss, torch.Tensor):
+        return float(loss)
+    return loss.item() if loss.is_cpu else loss.detach().clone()
 
 
 def program_traceback(error: BaseException, path: str | Path) -> str:

@@ -14,12 +14,9 @@ from bugbench import __version__
 from bugbench.card import Card
 from bugbench.catalogue import Workload, apply
 from bugbench.injection import diff
-from bugbench.plugins import PACKAGE
+from bugbench.plugins import PACKAGE, RECORDER_FILES
 
-RECORDER_FILES = (
-    *("recorder.py", "watching.py", "tensor_summary.py", "trace_writer.py"),
-    *("training.py", "attribution.py", "rerun.py"),
-)
+TRACE_FILES = (*RECORDER_FILES, "training.py", "attribution.py", "rerun.py")  # what a trace depends on
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Outcome:
 @cache
 def _recorder() -> tuple[list[str], list[str]]:
     """Return what every trace depends on, read once a process: a job asks for a hundred keys."""
-    return [(PACKAGE / name).read_text() for name in RECORDER_FILES], [__version__, version("torch"), version("numpy")]
+    return [(PACKAGE / name).read_text() for name in TRACE_FILES], [__version__, version("torch"), version("numpy")]
 
 
 def prepare(card: Card, workload: Workload, seed: int) -> Case:

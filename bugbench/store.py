@@ -30,7 +30,7 @@ STALE_SECONDS = 24 * 3600.0  # a draft in which nothing was written for so long 
 DATA_SECONDS = 300.0  # that a data set may take to write its files, however short the trainings are to be
 _verified: dict[Path, tuple[Any, Outcome]] = {}  # of this process: traces as they were when their checksums matched
 _verified_data: dict[Path, Any] = {}  # likewise, folders of training data
-_written: dict[tuple[Path, Path, str], str] = {}  # folders of training data: all jobs of a process share them
+_written: dict[tuple[Path, Path, str], tuple[str, Any]] = {}  # names of such folders, shared by all jobs of a process
 _tidied: set[Path] = set()  # stores of which this process has removed stale drafts
 
 
@@ -67,13 +67,15 @@ class Store:
         if workload.dataset in self._failed:
             raise self._failed[workload.dataset]
         key = (self.root, workload.dataset, workload.dataset.read_text())
-        if key not in _written or not (self.root / "data" / _written[key]).is_dir():
+        name, signature = _written.get(key, ("", ()))
+        if not name or integrity.signature(self.root / "data" / name) != signature:
             try:
-                _written[key] = self._write_data(workload.dataset)
+                name = self._write_data(workload.dataset)
             except HarnessFailure as failure:
                 self._failed[workload.dataset] = failure
                 raise
-        return self.root / "data" / _written[key]
+            _written[key] = (name, integrity.signature(self.root / "data" / name))
+        return self.root / "data" / name
 
     def _write_data(self, dataset: Path) -> str:
         request = {"do": "data", "dataset": str(dataset), "root": str(self.root / "data")}

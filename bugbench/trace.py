@@ -16,6 +16,8 @@ config.yaml         its configuration                                           
 data/               its training data                                                rerun
 =================== ================================================================ =========
 
+A trace may have been recorded for less than all of these (``Recorder(…, access=("curves",))``); then files are absent.
+
 ``step`` is the number of training batches logged before: the index of a training batch, and for an evaluation the
 number of training batches that went before it.
 """
@@ -36,6 +38,7 @@ import yaml
 from safetensors import safe_open
 
 ACCESS = ("curves", "tensors", "data", "source", "rerun")
+RECORDED = ACCESS[:3]  # by the recorder; whoever stores the program beside a trace grants the rest
 CURVE_COLUMNS = ["split", "step", "epoch", "loss", "lr"]
 STATISTICS = ("mean", "std", "min", "max", "zero_share", "nonfinite")
 
@@ -48,8 +51,14 @@ def export(trace: Path, destination: Path, access: Iterable[str], until: int | N
         destination: made by this call.
         access: any of :data:`ACCESS`; "curves" is always granted.
         until: keep only what was there after this many training batches; None for the whole run.
+
+    Raises:
+        MissingAccess: the trace was recorded without something that ``access`` grants.
     """
     granted = {"curves", *access}
+    for name, file in (("tensors", "layers.parquet"), ("data", "samples.parquet")):
+        if name in granted and not (trace / file).exists():
+            raise MissingAccess(f"{trace} was recorded without access {name!r}")
     destination.mkdir(parents=True)
     shutil.copy(trace / "meta.json", destination / "meta.json")
     tables = {"steps": None if "tensors" in granted else CURVE_COLUMNS, "metrics": None}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from bugbench.tensor_summary import global_norm, summarize
+from bugbench.statistics_log import StatisticsLog
 from torch import nn
 
 if TYPE_CHECKING:
@@ -33,43 +33,60 @@ class OnlyHere:
 
 
 class Watched:
-    """The hooks on one model and its optimizer."""
+    """The hooks on one model and its optimizer.
+
+    A module with a hook is called by a slower path, so layers have theirs only while the run looks closely.
+    """
 
     def __init__(self, run: "Recorder", model: nn.Module, optimizer: torch.optim.Optimizer | None, prefix: str) -> None:
         self.run, self.model, self.optimizer, self.prefix = run, model, optimizer, prefix
         self.output_gradient: torch.Tensor | None = None
         self.parameter_count = sum(p.numel() for p in model.parameters())
-        self.layer_kinds = {n: type(m).__name__ for n, m in model.named_modules() if n and not any(m.children())}
+        leaves = {n: m for n, m in model.named_modules() if n and not any(m.children())}
+        self.layer_kinds = {name: type(module).__name__ for name, module in leaves.items()}
+        self._handles: list[Any] = []
+        if run.access == {"curves"}:
+            return
         self._modules = list(model.modules())
-        self._summaries: dict[tuple[str, str], torch.Tensor] = {}
-        self._norms: dict[str, torch.Tensor] = {}
-        self._before: dict[str, torch.Tensor] = {}
-        self._handles: list[Any] = [model.register_forward_hook(OnlyHere(self._after_forward))]
-        for name, module in model.named_modules():
-            if name in self.layer_kinds:
-                self._handles.append(module.register_forward_hook(OnlyHere(self._activation_hook(name))))
+        self._statistics = run.writer.layers.setdefault(prefix, StatisticsLog())
+        self._parameters: tuple[list[str], list[torch.Tensor], list[torch.Tensor]] = ([], [], [])
+        self._gradients_seen = False
+        self._layer_handles: list[Any] = []
+        self._layer_hooks = [(leaf, OnlyHere(self._activation_hook(name))) for name, leaf in leaves.items()]
+        self._handles.append(model.register_forward_hook(OnlyHere(self._after_forward)))
         self._wrap_zero_grad(model)
         if optimizer is not None:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
             self._wrap_zero_grad(optimizer)
+        self.look(run.closely)
 
-    def complete(self, row: dict[str, Any]) -> None:
-        """Add this model's norms to the row, and its layers to the trace."""
-        if "grad_norm" not in self._norms:  # no optimizer step came by
-            self._summarize_gradients()
-        for name, value in self._norms.items():
-            row[self.prefix + name] = value
-        for (layer, kind), summary in self._summaries.items():
-            self.run.writer.add_layer(self.run.step, self.prefix + layer, kind, summary)
+    def look(self, closely: bool) -> None:
+        """Hang hooks on the layers, or take them off."""
+        if closely and not self._layer_handles:
+            self._layer_handles = [layer.register_forward_hook(hook) for layer, hook in self._layer_hooks]
+        elif not closely:
+            for handle in self._layer_handles:
+                handle.remove()
+            self._layer_handles = []
+
+    def complete(self) -> None:
+        """Add to the trace what was seen of the layers in this training step."""
+        if not self._gradients_seen:  # no optimizer step came by
+            self._summarize_gradients(dict(self.model.named_parameters()))
+        self._statistics.commit(self.run.step)
 
     def reset(self) -> None:
-        self._summaries.clear()
-        self._norms.clear()
-        self._before.clear()
+        if self.run.closely:
+            self._statistics.discard()
+            self._parameters = ([], [], [])
+            self._gradients_seen = False
         self.output_gradient = None
 
     def remove(self) -> None:
+        if not self._handles:
+            return
+        self.look(closely=False)
         for handle in self._handles:
             handle.remove()
         for owner in (self.model, self.optimizer):
@@ -90,45 +107,44 @@ class Watched:
         modes = {m.training for m in self._modules}
         self.run.seen_mode("mixed" if len(modes) > 1 else ("train" if modes.pop() else "eval"))
         first = _first(outputs)
-        if isinstance(first, torch.Tensor) and first.requires_grad:
-            first.register_hook(self._after_backward)
+        if isinstance(first, torch.Tensor) and first.grad_fn is not None:
+            place = first.output_nr  # a hook on the node costs half of one on the tensor
+            first.grad_fn.register_prehook(lambda gradients: self._after_backward(gradients[place]))
 
-    def _after_backward(self, gradient: torch.Tensor) -> None:
+    def _after_backward(self, gradient: torch.Tensor | None) -> None:
         self.run.event(self.prefix + "backward")
-        if self.run.keeps_batch:
+        if self.run.keeps_batch and gradient is not None:
             self.output_gradient = gradient.detach().clone()
 
     def _activation_hook(self, name: str) -> Callable[..., None]:
+        names = [name]
+
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
             first = _first(outputs)
-            if self.run.looks_closely and torch.is_grad_enabled() and isinstance(first, torch.Tensor):
-                self._summaries[name, "activation"] = summarize(first)
+            if torch.is_grad_enabled() and isinstance(first, torch.Tensor):
+                self._statistics.put("activation", names, [first])
 
         return hook
 
     def _before_step(self, *_: Any) -> None:
         self.run.event(self.prefix + "step")
-        if self.run.looks_closely:
-            self._summarize_gradients()
-            self._before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        if self.run.closely:
+            named = dict(self.model.named_parameters())
+            self._summarize_gradients(named)
+            self._parameters = (list(named), list(named.values()), [p.detach().clone() for p in named.values()])
 
     def _after_step(self, *_: Any) -> None:
-        if not self._before:
+        names, parameters, before = self._parameters
+        if not names:
             return
-        weights = {n: p.detach() for n, p in self.model.named_parameters()}
-        names = [n for n in weights if n in self._before]
-        updates = torch._foreach_sub([weights[n] for n in names], [self._before[n] for n in names])
-        self._norms["weight_norm"] = global_norm([weights[n] for n in names])
-        self._norms["update_norm"] = global_norm(list(updates))
-        for name, update in zip(names, updates, strict=True):
-            self._summaries[name, "weight"] = summarize(weights[name])
-            self._summaries[name, "update"] = summarize(update)
+        weights = [p.detach() for p in parameters]
+        self._statistics.put("weight", names, weights)
+        self._statistics.put("update", names, torch._foreach_sub(weights, before))
 
-    def _summarize_gradients(self) -> None:
-        gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
-        self._norms["grad_norm"] = global_norm(list(gradients.values()))
-        for name, gradient in gradients.items():
-            self._summaries[name, "gradient"] = summarize(gradient)
+    def _summarize_gradients(self, parameters: dict[str, nn.Parameter]) -> None:
+        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        self._statistics.put("gradient", list(gradients), list(gradients.values()))
+        self._gradients_seen = True
 
 
 def _first(outputs: Any) -> Any:

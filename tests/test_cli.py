@@ -50,7 +50,7 @@ def test_one_bug_shows_diff_twin_and_verdicts(home: Path) -> None:
     assert re.search(r"^-.*isnan", output, re.MULTILINE), "the diff shows what was taken away"
     assert "healthy twin" in output
     assert "hidden test accuracy" in output
-    assert re.search(r"finite_checks.*nan_inputs.*right", output)
+    assert re.search(r"right.*finite_checks.*nan_inputs", output)
     curves = home / "results" / "runs" / "cases" / FAST / "nan_inputs" / "seed-0" / "curves.png"
     assert curves.read_bytes().startswith(b"\x89PNG")
     assert not (home / "outputs").exists(), "Hydra leaves nothing outside results/"
@@ -185,7 +185,7 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     assert rows.loc["oracle", "exact"]
     choice = ["workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false"]
     project_card = bugbench("bug=lr_too_low", "bug.factor=1e-9", *choice, cwd=tmp_path)
-    assert re.search(r"flat_loss.*lr_too_low.*right", project_card)
+    assert re.search(r"right.*flat_loss.*lr_too_low", project_card)
     assert "linear_net" in bugbench("--search-path", "mine", module="bugbench.catalogue", cwd=tmp_path)
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from bugbench.recorder import Recorder, Schedule, program_traceback
 from bugbench.rerun import Probe, load_program, seed_everything
-from bugbench.trace import Trace
+from bugbench.trace import CURVE_COLUMNS, MissingAccess, Trace, export
 from bugbench.trace_writer import EVALUATION_BYTES
 from torch import nn
 
@@ -619,6 +619,92 @@ def test_hooks_are_gone_at_the_end(loop):
     assert "zero_grad" not in vars(loop.optimizer)
     assert not loop.optimizer._optimizer_step_pre_hooks
     assert not loop.optimizer._optimizer_step_post_hooks
+
+
+# -- only some access ---------------------------------------------------------------------------------------------
+
+
+def test_curves_only_leave_just_the_curves(tmp_path):
+    """The same rows as of a whole trace; nothing hangs on the model, and a rest of an earlier run is gone."""
+    parts = {}
+    for name, settings in (("whole", {}), ("curves", {}), ("curves", {"access": ("curves",)})):
+        loop = Loop(tmp_path / name, task="regression", **settings)
+        for _ in range(12):
+            loop.step()
+        hooks = [*loop.model._forward_hooks, *loop.optimizer._optimizer_step_pre_hooks]
+        assert bool(hooks or "zero_grad" in vars(loop.optimizer)) == (not settings)
+        loop.evaluate()
+        parts[name] = loop.trace(predictions={"outputs": torch.zeros(1)})
+    whole, curves = parts["whole"], parts["curves"]
+    assert sorted(path.name for path in curves.folder.iterdir()) == ["meta.json", "metrics.parquet", "steps.parquet"]
+    assert list(curves.steps.columns) == CURVE_COLUMNS
+    assert curves.steps.equals(whole.steps[CURVE_COLUMNS])
+    assert curves.metrics.equals(whole.metrics)
+    assert curves.meta == whole.meta
+    with pytest.raises(MissingAccess, match=r"declare access .'tensors'."):
+        _ = curves.layers
+    with pytest.raises(MissingAccess, match="recorded without access 'data'"):
+        export(curves.folder, tmp_path / "exported", {"data"})
+    export(curves.folder, tmp_path / "granted", {"curves"})
+    assert Trace(tmp_path / "granted").steps.equals(curves.steps)
+
+
+def test_tensors_or_data_alone(tmp_path):
+    traces = {}
+    for access in ("tensors", "data"):
+        loop = Loop(tmp_path / access, access=access)
+        for _ in range(3):
+            loop.step()
+        loop.evaluate()
+        traces[access] = loop.trace()
+    tensors, data = traces["tensors"], traces["data"]
+    assert orders(tensors) == [USUAL] * 3
+    assert tensors.steps["grad_norm"][0] == 26
+    assert not (tensors.folder / "samples.parquet").exists()
+    assert not (data.folder / "layers.parquet").exists()
+    assert list(data.steps.columns) == CURVE_COLUMNS
+    assert [batch.mode for batch in data.batches()] == ["train"] * 3
+    assert data.batches()[0].output_gradients.tolist() == [[3], [7]]
+    assert len(data.samples) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("access", "message"),
+    [
+        (("curve",), "unknown access 'curve': did you mean curves"),
+        (("curves", "source"), "access 'source' is not recorded but stored beside a trace"),
+    ],
+)
+def test_access_that_cannot_be_recorded(tmp_path, access, message):
+    with pytest.raises(ValueError, match=message):
+        Recorder(tmp_path, access=access)
+
+
+def test_layers_have_hooks_only_while_they_are_looked_at(tmp_path):
+    loop = Loop(tmp_path / "trace", schedule=Schedule(dense=2, every=4))
+    hooked = []
+    for _ in range(9):
+        hooked.append(bool(loop.model.out._forward_hooks))
+        loop.step()
+    assert hooked == [step in (0, 1, 4, 8) for step in range(9)]
+    trace = loop.trace()
+    assert sorted(set(trace.layers["step"])) == [0, 1, 4, 8]
+    assert list(trace.steps["grad_norm"].notna()) == hooked
+    assert not loop.model.out._forward_hooks
+
+
+def test_evaluation_in_inference_mode(loop):
+    for _ in range(2):
+        loop.model.eval()
+        with torch.inference_mode():
+            loop.forward()
+            loop.log("val")
+        loop.run.log_metrics("val", loss=1.0)
+        loop.model.train()
+        loop.step()
+    trace = loop.trace()
+    assert trace.steps["input_mean"].tolist() == [2, 2, 2, 2]
+    assert len(trace.samples) == 8
 
 
 # -- the program never notices ------------------------------------------------------------------------------------

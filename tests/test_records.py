@@ -66,7 +66,7 @@ def test_a_case_is_replaced(tmp_path):
 
 def test_verdicts_come_back_as_they_were(tmp_path):
     """None, NaN and missing stay apart, and every column keeps its type."""
-    suspects = [{"fault": "softmax_dim", "line": 3, "evidence": "ü \udc80 \n"}, {"fault": "lr_too_high"}]
+    suspects = [{"fault": "softmax_dim", "line": 3, "evidence": "ü \t \n"}, {"fault": "lr_too_high"}]
     truth = record(onset=7).truth
     rows = [
         verdict(truth, "a", "curves", FAMILIES, suspects, alarm_step=9, seconds=0.1 + 0.2),

@@ -564,9 +564,9 @@ def test_failing_data_set_is_no_result(store, workload, tmp_path, function):
     [
         ("raise OSError(28, 'No space left on device')", "recorder or disk: OSError: [Errno 28] No space left"),
         ("run.writer = None", "recorder or disk: AttributeError: 'NoneType' object has no attribute"),
-        ("run.writer.add_layer = None; run._watched[0]._summaries = None", "recorder or disk: TypeError"),
+        ("run.writer.add_calls = None", "recorder or disk: TypeError"),
         ("run.writer.write = lambda *_: [][0]", "the trace cannot be written: IndexError"),
-        ("run.writer.folder = run.writer.folder / 'program.py'", "the trace cannot be written: NotADirectoryError"),
+        ("run.writer.folder = run.writer.folder / 'program.py'", "the trace cannot be written: FileExistsError"),
     ],
 )
 def test_failure_of_recorder_or_disk_is_no_result(store, workload, line, message):

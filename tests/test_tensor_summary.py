@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from bugbench.tensor_summary import fingerprint, global_norm, summarize
+from bugbench.tensor_summary import fingerprint, summarize
 
 NAN, INF = math.nan, math.inf
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -49,12 +49,6 @@ def test_summaries_follow_no_gradient():
     weight = torch.ones(3, requires_grad=True)
     assert not summarize(weight * 2).requires_grad
     assert summarize(weight).dtype == torch.float32
-
-
-def test_global_norm():
-    assert global_norm([torch.tensor([1.0, 2.0]), torch.tensor([[2.0], [4.0]])]).item() == 5
-    assert global_norm([]).item() == 0
-    assert math.isnan(global_norm([torch.ones(2), torch.tensor([NAN])]).item())
 
 
 # -- fingerprints -------------------------------------------------------------------------------------------------
