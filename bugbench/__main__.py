@@ -17,7 +17,7 @@ from bugbench.catalogue.launchers import ONE_BY_ONE, end_with_parent
 from bugbench.isolation import LEVELS
 from bugbench.judging import Judge
 from bugbench.names import UnknownName, unknown
-from bugbench.pools import train_pool
+from bugbench.pools import isolation_notices, train_pool
 from bugbench.report import terminal
 from bugbench.report.sweep import Job, Leaderboard
 from bugbench.runner import prepare
@@ -129,6 +129,8 @@ def run_and_show(
         impact = job.measured_impact(plan.results, measured)
         terminal.show_comparison(results, impact, store, console)
         terminal.show_verdicts(results, console)
+        for notice in isolation_notices():
+            console.print(f"[yellow]bugbench:[/] {escape(notice)}", highlight=False, soft_wrap=True)
         for path in paths:
             terminal.show_path(path, console)
     return results
@@ -176,7 +178,7 @@ def run_one(config: DictConfig) -> None:
     if sweep:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            Job(cases, problems, started, time.time(), workers).write(folder)
+            Job(cases, problems, started, time.time(), workers, isolation_notices()).write(folder)
         except OSError as error:  # the sweep goes on, and its end says that this job left nothing
             for problem in [*problems, f"{folder} cannot be written: {error}"]:
                 console.print(f"[red]bugbench:[/] {escape(problem)}", highlight=False, soft_wrap=True)

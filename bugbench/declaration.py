@@ -4,6 +4,7 @@ Code of a detector runs in judging processes only: in the harness it could see t
 """
 
 import ast
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_declaration(path: Path) -> Declaration:
     """
     try:
         tree = ast.parse(path.read_text())
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CatalogueError(f"{path}: {type(error).__name__}: {error}") from error
     found = [n for n in tree.body if isinstance(n, ast.ClassDef) and "Detector" in [_last(base) for base in n.bases]]
     if len(found) != 1:
@@ -71,7 +72,10 @@ def _last(node: ast.AST) -> str:
 
 def _plain(node: ast.expr, path: Path, what: str) -> Any:
     try:
-        return set() if ast.unparse(node) == "set()" else ast.literal_eval(node)
-    except ValueError as error:
+        value = set() if ast.unparse(node) == "set()" else ast.literal_eval(node)
+        if what != "access":
+            json.dumps(value)  # it goes to another process
+        return value
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
         message = f"{path}: {what} is {ast.unparse(node)}: give a plain value, for it is read without running the file"
         raise CatalogueError(message) from error

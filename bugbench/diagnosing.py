@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bugbench.answers import MAX_TEXT
 from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, Trace
 from bugbench.plugins import load_detector
 
-MAX_TEXT = 500  # characters of an evidence or a reason that are kept
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch says so in a RuntimeError
 
 

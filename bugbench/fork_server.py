@@ -2,6 +2,10 @@
 
 A child starts from the same state whatever detectors ran before it. It is confined (:mod:`bugbench.isolation`), has an
 empty working directory, a time and a memory limit, and all that it started ends with it.
+
+Between server and child stands a supervisor, forked for the request too, which watches the child and writes the answer.
+What it read is gone with it: the server's memory, which every child gets a copy of, never held an answer. The oracle's
+would tell the next detector the truth.
 """
 
 import ast
@@ -9,21 +13,30 @@ import contextlib
 import importlib
 import json
 import os
+import random
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bugbench import landlock, namespaces
-from bugbench.children import Answer, base_memory, become_reaper, end, failure, last_words, status_of, wait
+from bugbench import landlock, namespaces, seccomp
+from bugbench.answers import Answer, failure
+from bugbench.children import become_reaper, end, end_all, last_words, status_of, wait
 from bugbench.isolation import View
+from bugbench.limits import Limits, base_memory
 
 SCRATCH, TRACE = Path("/scratch"), Path("/trace")  # with namespaces; elsewhere temporary folders
-SHARED = ("torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "pyarrow", "safetensors", "yaml", "bugbench")
+PRELOADED = {  # what a detector may have loaded before it is forked: modules whose import changes nothing for others
+    *("numpy", "pandas", "yaml", "pyarrow", "pyarrow.parquet", "safetensors", "safetensors.numpy", "torch", "torch.nn"),
+    *("scipy", "scipy.special", "scipy.stats", "scipy.linalg", "scipy.optimize", "scipy.signal", "sklearn"),
+    *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection", "bugbench.first_batch", "bugbench.rerun"),
+}
 OPEN_TO_ALL = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 MAX_FILE = 2**29  # bytes of a file that a detector may write
+MAX_OPEN = 1024  # files
 ANSWERS = 3  # a child's file descriptor for its answer; 0, 1 and 2 are the usual ones, and it has no other
 
 
@@ -32,13 +45,15 @@ class ForkServer:
 
     Args:
         requests: the file descriptor that requests come from; when its other end closes, the server ends.
+        answers: the one that answers go to, as JSON lines.
     """
 
-    def __init__(self, requests: int) -> None:
-        self.requests = requests
+    def __init__(self, requests: int, answers: int) -> None:
+        self.requests, self.answers = requests, answers
         self.level = "process"
         self.desk = Path()
         self.granted: list[Path] = []
+        self.listed: list[Path] = []
         self._seen: set[Path] = set()
         become_reaper()
 
@@ -53,26 +68,46 @@ class ForkServer:
         """
         view = View(*(tuple(map(Path, request[name])) for name in ("readable", "hidden")))
         self.level, self.desk = request["level"], Path(request["desk"])
+        if self.level != "process":
+            seccomp.check()
         if self.level == "namespaces":
             namespaces.enter([*view.readable, self.desk], view.hidden, [SCRATCH, TRACE])
         elif self.level == "landlock":
             if not landlock.version():
                 raise OSError("this kernel has no Landlock")
-            self.granted = [*view.parts(), *map(Path, OPEN_TO_ALL)]
+            self.granted, self.listed = [*view.parts(), *map(Path, OPEN_TO_ALL)], view.split()
         import bugbench.diagnosing  # noqa: F401 — what every child needs is loaded once, here
 
         return {"level": self.level}
 
-    def diagnose(self, request: dict[str, Any]) -> Answer:
-        """Return ``status``, ``reason``, ``suspects``, ``seconds`` (wall time of the child) and, maybe, ``transient``.
+    def diagnose(self, request: dict[str, Any]) -> Answer | None:
+        """Have a diagnosis answered; return None, or the answer where nobody else could give one.
 
         The request holds ``detector`` (its file), ``knobs``, ``folder`` (the trace), ``time_limit`` in seconds and
-        ``memory`` in bytes.
+        ``memory`` in bytes; the answer ``status``, ``reason``, ``suspects``, ``seconds`` (wall time of the child) and,
+        maybe, ``transient``.
         """
         self._preload(Path(request["detector"]))
+        supervisor = os.fork()
+        if supervisor == 0:
+            code = 1
+            try:
+                become_reaper()
+                namespaces.die_with_parent()
+                text = json.dumps(self._supervise(request)) + "\n"
+                while text:
+                    text = text[os.write(self.answers, text.encode()) :]
+                code = 0
+            finally:
+                os._exit(code)
+        _, ended = os.waitpid(supervisor, 0)
+        end_all()  # empty unless the supervisor was killed
+        return failure("crashed", "the process that watched over it was killed") if ended else None
+
+    def _supervise(self, request: dict[str, Any]) -> Answer:
         confined = self.level == "namespaces"
         scratch = SCRATCH if confined else Path(tempfile.mkdtemp(prefix="scratch-"))
-        memory = base_memory() + request["memory"]
+        limits = Limits(base_memory() + request["memory"], scratch)
         said = os.memfd_create("said")
         receiving, sending = os.pipe()
         if confined:
@@ -83,10 +118,11 @@ class ForkServer:
             self._be_child(request, scratch, sending, said)
         os.close(sending)
         try:
-            answer = wait(child, receiving, self.requests, started + request["time_limit"], memory)
+            answer = wait(child, receiving, self.requests, started + request["time_limit"], limits)
             ended = end(child, patient=answer is None)
             if answer is None:
-                answer = status_of(ended, last_words(said))
+                went_on = failure("crashed", "the process closed the pipe of its answer and went on")
+                answer = went_on if ended is None else status_of(ended, last_words(said))
             elif answer["status"] == "timed_out":
                 answer = failure("timed_out", f"no answer within {request['time_limit']:g} s")
             return answer | {"seconds": time.perf_counter() - started}
@@ -97,7 +133,7 @@ class ForkServer:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _preload(self, detector: Path) -> None:
-        """Import what a detector imports of the packages that many share, so that no child has to."""
+        """Import what a detector imports, if it is one of the modules that many share, so that no child has to."""
         if detector in self._seen:
             return
         self._seen.add(detector)
@@ -108,10 +144,9 @@ class ForkServer:
                     modules += [alias.name for alias in node.names]
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     modules.append(node.module)
-        for module in modules:
-            if module.partition(".")[0] in SHARED and not module.startswith("bugbench.detectors"):
-                with contextlib.suppress(Exception):
-                    importlib.import_module(module)
+        for module in PRELOADED.intersection(modules):
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
 
     def _be_child(self, request: dict[str, Any], scratch: Path, sending: int, said: int) -> NoReturn:
         code = 1
@@ -120,14 +155,17 @@ class ForkServer:
             os.dup2(said, 2)
             os.dup2(sending, ANSWERS)
             os.closerange(ANSWERS + 1, os.sysconf("SC_OPEN_MAX"))
+            namespaces.die_with_parent()
             folder = self._confine(Path(request["folder"]), scratch)
             os.chdir(scratch)
             os.environ |= {name: str(scratch) for name in ("HOME", "TMPDIR")}
             tempfile.tempdir = None
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN, MAX_OPEN))
             data = base_memory("VmData") + request["memory"]
             resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+            seed()
             from bugbench.diagnosing import diagnose
 
             text = json.dumps(diagnose(request["detector"], request["knobs"], folder)).encode()
@@ -146,7 +184,18 @@ class ForkServer:
         """Leave this process nothing but what it may have; return where it finds its trace."""
         if self.level == "namespaces":
             namespaces.enter_child(scratch, folder, TRACE, self.desk)
+            seccomp.deny()
             return TRACE
         if self.level == "landlock":
-            landlock.restrict([*self.granted, folder], [scratch, Path("/dev/null")])
+            landlock.restrict([*self.granted, folder], self.listed, [scratch, Path("/dev/null")])
+            seccomp.deny(beyond_files=True)
         return folder
+
+
+def seed() -> None:
+    """Put the loaded generators into one state: chance must not depend on which server a child comes from."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -16,6 +16,7 @@ from bugbench import atomic
 from bugbench.card import Card
 from bugbench.catalogue import Catalogue, Workload
 from bugbench.judging import Bench, Exhibit, Judge
+from bugbench.judging_worker import JUDGE_MEMORY
 from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.pools import judge_pool, secrets, train_pool
@@ -39,7 +40,7 @@ class Plan:
     train_seconds: float = 300
     judge_seconds: float = 60
     train_memory: int = DEFAULT_MEMORY
-    judge_memory: int = DEFAULT_MEMORY
+    judge_memory: int = JUDGE_MEMORY
     isolation: str = "auto"
 
 
@@ -228,7 +229,7 @@ def verdict_rows(
         except InvalidDiagnosis as error:
             say |= {"status": "invalid", "reason": str(error), "suspects": [], "alarm_step": None}
             row = verdict(record.truth, judge.name, judge.access, families, **say)
-        rows.append(row)
+        rows.append(row | {"isolation": diagnosis.get("isolation", "")})
     return verdict_table(rows)
 
 

@@ -15,7 +15,7 @@ from bugbench.isolation import LEVELS
 from bugbench.job import exhibit, skipped_rows, verdict_rows
 from bugbench.judging import Bench, Judge
 from bugbench.names import unknown
-from bugbench.pools import judge_pool, secrets, train_pool
+from bugbench.pools import isolation_notices, judge_pool, secrets, train_pool
 from bugbench.records import Records
 from bugbench.report import leaderboard
 from bugbench.store import Store
@@ -53,9 +53,15 @@ def judge_again(
     Returns:
         A line for each case that stays as it is, because it, its trace or its training data is damaged or gone, or its
         verdicts could not be written.
+
+    Raises:
+        NotConfined: this machine does not offer the isolation asked for.
     """
     store = Store(results, train_pool(workers))
     bench = Bench(results, judge_pool(workers, isolation, secrets(catalogue, results)), seconds)
+    if isolation != "auto":
+        with bench.pool.borrow() as worker:
+            worker.start()
     records = Records(results)
     cases = records.read()
     problems = records.damage(cases)
@@ -94,8 +100,8 @@ def main(arguments: list[str]) -> None:
         problems = judge_again(
             options.results, catalogue, judges, options.workers, options.again, isolation=options.isolation
         )
-        for problem in problems:
-            warn(problem)
+        for line in [*isolation_notices(), *problems]:
+            warn(line)
         board, _ = leaderboard.build(options.results, Records(options.results).read())
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bugbench.children import failure
+from bugbench.answers import failure
 from bugbench.integrity import Damaged, read_sealed, warn, write_sealed
 from bugbench.judging_worker import JudgingWorker
 from bugbench.plugins import PACKAGE, is_own_oracle, sources_of
@@ -71,8 +71,11 @@ class Bench:
     def judge(self, exhibit: Exhibit, judge: Judge, again: bool = False) -> dict[str, Any]:
         """Return ``status``, ``reason``, ``suspects``, ``seconds`` and ``alarm_step`` of one diagnosis.
 
-        A stored one is taken unless ``again``. What may go better at the next attempt is not stored: time-outs,
-        deaths of the process, and a missing tool.
+        A stored one is taken unless ``again``, or unless it was reached at a weaker level than is asked for. What may
+        go better at the next attempt is not stored: time-outs, deaths of the process, and a missing tool.
+
+        Raises:
+            NotConfined: no judging process can be started at the level asked for.
         """
         name = f"{judge.name}-{judge.digest}"
         if "truth" in judge.access:
@@ -80,7 +83,9 @@ class Bench:
         path = self.root / exhibit.key / f"{name}.json"
         if not again:
             try:
-                return read_sealed(path)
+                stored = read_sealed(path)
+                if stored["isolation"] in self.pool.workers[0].accepted:
+                    return stored
             except FileNotFoundError:
                 pass
             except Damaged as damage:

@@ -1,5 +1,6 @@
 """A worker that judges: confined as strongly as the machine allows, with a copy of what detectors may use."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,10 +12,16 @@ from typing import Any
 
 from bugbench.isolation import LEVELS, copy_package, judging_view
 from bugbench.plugins import project_folder
-from bugbench.worker import DEFAULT_MEMORY, TimedOut, Worker, WorkerDied
+from bugbench.worker import TimedOut, Worker, WorkerDied
 
+JUDGE_MEMORY = 4 * 2**30  # bytes
 START_SECONDS = 120.0  # for a process to start and to load torch, on a machine that is busy
+PATIENCE_SECONDS = 2.0  # for a process to end when nobody asks it any more
 GRACE_SECONDS = 30.0  # that a process may take beyond a diagnosis' own time limit, which it sees to itself
+
+
+class NotConfined(OSError):
+    """No judging process can be started at any of the levels asked for; the text says why."""
 
 
 class JudgingWorker(Worker):
@@ -27,15 +34,25 @@ class JudgingWorker(Worker):
 
     Attributes:
         level: how the running process is confined.
-        notice: why it is not confined more strongly; empty if it is.
+        accepted: the levels that are as strong as what was asked for.
+        notice: a sentence on why it is not confined more strongly; empty if it is, or if no more was asked for.
     """
 
-    def __init__(self, isolation: str = "auto", hidden: Iterable[Path] = (), memory: int = DEFAULT_MEMORY) -> None:
+    def __init__(self, isolation: str = "auto", hidden: Iterable[Path] = (), memory: int = JUDGE_MEMORY) -> None:
         super().__init__("judge", memory)
         self.levels = LEVELS if isolation == "auto" else (isolation,)
+        self.accepted = LEVELS[: LEVELS.index(self.levels[-1]) + 1]
         self.hidden = tuple(hidden)
         self.level = self.notice = ""
         self._placed: dict[Hashable, Path] = {}
+
+    def start(self) -> None:
+        """Start the process now, so that level and notice are known before the first diagnosis.
+
+        Raises:
+            NotConfined: none of the levels asked for works here.
+        """
+        self._started()
 
     def place(self, exhibit: str, part: Hashable, export: Callable[[Path], None]) -> Path:
         """Return a folder with part of an exhibit, filled by ``export`` unless it lies there from an earlier call.
@@ -55,10 +72,11 @@ class JudgingWorker(Worker):
         return self._placed[wanted]
 
     def diagnose(self, detector: Path, knobs: Mapping[str, Any], folder: Path, time_limit: float) -> dict[str, Any]:
-        """Return the answer of :meth:`bugbench.fork_server.ForkServer.diagnose`, with the level as ``isolation``.
+        """Return the answer that :meth:`bugbench.fork_server.ForkServer.diagnose` tells of, with ``isolation``.
 
         Raises:
             TimedOut, WorkerDied: the server itself is gone.
+            NotConfined: it cannot be started.
         """
         self._started()
         request = {"detector": str(self._staged(detector)), "knobs": dict(knobs), "folder": str(folder)}
@@ -67,6 +85,10 @@ class JudgingWorker(Worker):
 
     def close(self) -> None:
         self._placed.clear()
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.stdin.close()  # it then ends all that a detector started, also what left its group
+                self._process.wait(PATIENCE_SECONDS)
         super().close()
 
     def _clear(self) -> None:
@@ -109,8 +131,12 @@ class JudgingWorker(Worker):
                 answer = {"failure": str(error)}
             if "failure" not in answer:
                 self.level, self.levels = level, (level,)  # what works is not tried for again
-                self.notice = self.notice or "; ".join(reasons)
+                if reasons:
+                    self.notice = (
+                        f"detectors are judged at the level {level}, since this machine offers no stronger one "
+                        f"({'; '.join(reasons)}). SECURITY.md says what {level} does not prevent."
+                    )
                 return process
             reasons.append(f"{level}: {answer['failure']}")
             self.close()
-        raise WorkerDied("no judging process can be started here. " + "; ".join(reasons))
+        raise NotConfined(f"no judging process can be started here: {'; '.join(reasons)}")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bugbench.namespaces import no_new_privileges
+from bugbench.namespaces import drop_capabilities
 
 SYS_CREATE_RULESET, SYS_ADD_RULE, SYS_RESTRICT_SELF = 444, 445, 446
 CREATE_RULESET_VERSION = 1
@@ -17,6 +17,7 @@ RULE_PATH_BENEATH = 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 READ = EXECUTE | READ_FILE | READ_DIR
 FILE_ONLY = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14  # the rights that a rule on a file may grant
+DEVICES = 1 << 6 | 1 << 11  # to make character and block devices
 FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}  # by version of the interface
 NETWORK_RIGHTS = 3  # bind and connect TCP, from version 4 on
 SCOPES = 3  # abstract sockets and signals, from version 6 on
@@ -39,8 +40,13 @@ def version() -> int:
     return max(_libc.syscall(SYS_CREATE_RULESET, None, 0, CREATE_RULESET_VERSION), 0)
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Take from this process, for good, every file that is not below one of the paths.
+def restrict(readable: Iterable[Path], listable: Iterable[Path], writable: Iterable[Path]) -> None:
+    """Take from this process, for good, every file and every privilege but these.
+
+    Args:
+        readable: all below them can be read and executed.
+        listable: folders of which, and below which, names can be listed.
+        writable: regular files, folders, links, pipes and sockets can be made and changed there; no devices.
 
     Raises:
         OSError: the kernel has no Landlock, or it is turned off.
@@ -50,10 +56,10 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
     ruleset = _Ruleset(rights, NETWORK_RIGHTS if number >= 4 else 0, SCOPES if number >= 6 else 0)
     size = 24 if number >= 6 else 16 if number >= 4 else 8
     file = _check(_libc.syscall(SYS_CREATE_RULESET, ctypes.byref(ruleset), size, 0))
-    for paths, allowed in ((readable, READ), (writable, rights)):
+    for paths, allowed in ((readable, READ), (listable, READ_DIR), (writable, rights & ~DEVICES)):
         for path in paths:
             _allow(file, path, allowed & rights)
-    no_new_privileges()
+    drop_capabilities()  # a superuser's reach past files
     _check(_libc.syscall(SYS_RESTRICT_SELF, file, 0))
     os.close(file)
 

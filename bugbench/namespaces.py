@@ -25,7 +25,7 @@ LAST_CAPABILITY = 63  # of any kernel; dropping one that does not exist fails an
 SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "loongarch64": 41, "ppc64le": 203, "s390x": 217}
 DEVICES = ("null", "zero", "full", "random", "urandom")
-SCRATCH_SIZE = "512m"
+SCRATCH_SIZE, SCRATCH_FILES = "512m", 100_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,13 +59,8 @@ def enter(readable: Iterable[Path], hidden: Iterable[Path], places: Iterable[Pat
 
 
 def next_child_has_own_processes() -> None:
-    """Give the next child, and only it, a process namespace in which it is the first and only process."""
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
-    try:
-        _check(_libc.setns(own, CLONE_NEWPID))  # undoes what an earlier call left for later children
-        _check(_libc.unshare(CLONE_NEWPID))
-    finally:
-        os.close(own)
+    """Give this process's next child, and only it, a process namespace in which it is the first and only process."""
+    _check(_libc.unshare(CLONE_NEWPID))
 
 
 def enter_child(scratch: Path, folder: Path, place: Path, desk: Path) -> None:
@@ -80,7 +75,7 @@ def enter_child(scratch: Path, folder: Path, place: Path, desk: Path) -> None:
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWIPC))
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for path in (str(scratch), "/dev/shm"):
-        _mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH_SIZE},mode=700")
+        _mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH_SIZE},nr_inodes={SCRATCH_FILES},mode=700")
     _mount(str(folder), str(place), None, MS_BIND)
     _mount("tmpfs", str(desk), "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "mode=755")
     drop_capabilities()
@@ -106,6 +101,9 @@ def die_with_parent() -> None:
 def _build_root(readable: list[Path], hidden: list[Path], places: list[Path]) -> None:
     paths = {**dict.fromkeys(readable, True), **dict.fromkeys(hidden, False)}
     real = {path: os.path.realpath(path) for path in readable}  # links lead elsewhere once the root has changed
+    links = {path: real[path] for path in readable if str(path) != real[path] and Path(real[path]) in real}
+    for link in links:
+        del paths[link]
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
     root = "/tmp"  # any folder will do: the new root covers it in this namespace only
     _mount("tmpfs", root, "tmpfs", MS_NOSUID, "mode=755")
@@ -123,6 +121,10 @@ def _build_root(readable: list[Path], hidden: list[Path], places: list[Path]) ->
             _read_only(str(path), recursive=True)
         elif not paths[path] and path.is_dir():
             _mount("tmpfs", str(path), "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for link, target in sorted(links.items()):  # a second mount would show again what is hidden in the first
+        if not os.path.lexists(link):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target)
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
     _check(_libc.umount2(b"/old", MNT_DETACH))

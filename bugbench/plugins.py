@@ -80,7 +80,11 @@ def sources_of(path: Path) -> list[str]:
     """Return the text of a Python file and of every module of bugbench that it imports, directly or not, sorted."""
     texts, waiting = {path: path.read_text()}, [path]
     while waiting:
-        for node in ast.walk(ast.parse(texts[waiting.pop()])):
+        try:
+            tree = ast.parse(texts[waiting.pop()])
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it imports nothing, then
+            continue
+        for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]

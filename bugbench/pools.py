@@ -7,8 +7,10 @@ from typing import Any
 
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import raw_data
-from bugbench.judging_worker import JudgingWorker
+from bugbench.judging_worker import JUDGE_MEMORY, JudgingWorker
 from bugbench.worker import DEFAULT_MEMORY, Worker, WorkerPool
+
+_judging: list[JudgingWorker] = []
 
 
 @lru_cache
@@ -19,10 +21,17 @@ def train_pool(size: int, memory: int = DEFAULT_MEMORY) -> WorkerPool[Worker]:
 
 @lru_cache
 def judge_pool(
-    size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = DEFAULT_MEMORY
+    size: int, isolation: str = "auto", hidden: tuple[Path, ...] = (), memory: int = JUDGE_MEMORY
 ) -> WorkerPool[JudgingWorker]:
     """Return the process-wide pool of judging workers; see :class:`~bugbench.judging_worker.JudgingWorker`."""
-    return _closed_at_exit(WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size)))
+    pool = WorkerPool(JudgingWorker(isolation, hidden, memory) for _ in range(size))
+    _judging.extend(pool.workers)
+    return _closed_at_exit(pool)
+
+
+def isolation_notices() -> list[str]:
+    """Return why this process's judging workers are confined less than they could be elsewhere, each reason once."""
+    return sorted({worker.notice for worker in _judging} - {""})
 
 
 def _closed_at_exit(workers: WorkerPool[Any]) -> WorkerPool[Any]:

@@ -150,7 +150,8 @@ def verdict_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
 def _checked(path: Path, content: Any) -> tuple[Record, list[dict[str, Any]]]:
     """Return what a case's file holds, or raise Damaged if it is of a version that wrote something else."""
     try:
-        record, verdicts = Record(**content["record"]), content["verdicts"]
+        record = Record(**content["record"])
+        verdicts = [{"isolation": "", **row} for row in content["verdicts"]]  # an older version did not say how
     except (KeyError, TypeError) as error:
         raise Damaged(path, f"not what this version writes: {error}") from error
     for row in verdicts:

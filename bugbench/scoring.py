@@ -22,7 +22,7 @@ VERDICT_TYPES = {
     **dict.fromkeys(["lines", "accepts"], "object"),
     **dict.fromkeys(["detector", "access", "status", "reason", "suspects"], "string"),
     **dict.fromkeys(["alarm", "exact", "family_right", "top3"], "bool"),
-    **{"line_right": "boolean", "alarm_step": "Int64", "delay": "float64", "seconds": "float64"},
+    **{"line_right": "boolean", "alarm_step": "Int64", "delay": "float64", "seconds": "float64", "isolation": "string"},
 }
 MARKS = ("exact", "alarm", "family_right", "top3", "line_right")
 DIGITS = 9  # of the leaderboard: equal detectors shall tie, whatever the order in which their sums were rounded

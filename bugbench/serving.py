@@ -18,24 +18,24 @@ from typing import Any
 
 LEAK = 2**30  # bytes that a process may grow by, beyond its state after the first job, before it is replaced
 Progress = Callable[[dict[str, Any]], None]
-Handler = Callable[[dict[str, Any], Progress], dict[str, Any]]
+Handler = Callable[[dict[str, Any], Progress], dict[str, Any] | None]
 
 
-def serve(handler: Callable[[int], Handler]) -> None:
+def serve(handler: Callable[[int, int], Handler]) -> None:
     """Answer requests from standard input until it ends.
 
     A job finds its standard input empty, and whatever it prints goes to standard error.
 
     Args:
         handler: makes the function that does a job (given the request and a function that reports progress) from the
-            file descriptor of the requests.
+            file descriptors of the requests and the answers. It returns the answer, or None if that was written.
     """
     requests = os.fdopen(os.dup(sys.stdin.fileno()))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.stdout = sys.stderr
-    handle = handler(requests.fileno())
+    handle = handler(requests.fileno(), answers.fileno())
 
     def progress(state: dict[str, Any]) -> None:
         answers.write(json.dumps({"progress": state}) + "\n")
@@ -46,12 +46,14 @@ def serve(handler: Callable[[int], Handler]) -> None:
             answer = handle(json.loads(line), progress)
         except Exception as error:
             answer = {"failure": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        if answer is None:
+            continue
         used = _memory()
         settled = settled or used
         answers.write(json.dumps(answer | ({"leaving": True} if used > settled + LEAK else {})) + "\n")
 
 
-def training(requests: int) -> Handler:
+def training(requests: int, answers: int) -> Handler:
     """Train cases, each in an empty working directory; end at once when nobody waits for the answer any more."""
     _end_with(requests)
     from bugbench.training import handle
@@ -73,13 +75,13 @@ def training(requests: int) -> Handler:
     return job
 
 
-def judging(requests: int) -> Handler:
+def judging(requests: int, answers: int) -> Handler:
     """Have traces diagnosed: on Linux each in a forked child, elsewhere in this process."""
     if sys.platform != "linux":
         return _judging_here
     from bugbench.fork_server import ForkServer
 
-    server = ForkServer(requests)
+    server = ForkServer(requests, answers)
     return lambda request, progress: server.isolate(request) if "level" in request else server.diagnose(request)
 
 

@@ -176,9 +176,9 @@ class WorkerPool(Generic[W]):
     """
 
     def __init__(self, workers: Iterable[W]) -> None:
-        self._workers = list(workers)
+        self.workers = list(workers)
         self._idle: queue.LifoQueue[W] = queue.LifoQueue()  # last used first: it has torch loaded
-        for worker in reversed(self._workers):
+        for worker in reversed(self.workers):
             self._idle.put(worker)
 
     @contextlib.contextmanager
@@ -196,7 +196,7 @@ class WorkerPool(Generic[W]):
             return worker.call(request, timeout, on_progress)
 
     def close(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             worker.close()
 
 

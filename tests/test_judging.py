@@ -1,28 +1,40 @@
 """Detectors of every misbehaviour before the bench: each costs its own row only, and sees no word of the case."""
 
 import json
+import sys
 from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
 import torch
+from bugbench.declaration import read_declaration
+from bugbench.integrity import read_sealed
+from bugbench.isolation import LEVELS
 from bugbench.job import verdict_rows
 from bugbench.judging import Bench, Exhibit, Judge, prefixes
-from bugbench.plugins import CatalogueError, load_detector, project_folder
+from bugbench.judging_worker import JudgingWorker, NotConfined
+from bugbench.plugins import CatalogueError, project_folder
 from bugbench.recorder import Recorder
 from bugbench.records import Record
 from bugbench.runner import digest
-from bugbench.worker import WorkerPool
+from bugbench.worker import KEPT_ENVIRONMENT, WorkerPool
 
 FAULTS = {"softmax_dim": {"family": "loss"}, "lr_too_high": {"family": "optimizer"}}
 STEPS = 25
 ALARM = "return suspect('softmax_dim', 'seen')"
 
+FIXED = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MPLBACKEND", "HOME", "USER", "TMPDIR"}
+PYTHON = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "LC_CTYPE"}
+
 TEMPLATE = """\
-import os, signal, sys, time
+import ctypes, json, os, signal, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from bugbench.detector import *
+
+def say(what):
+    text = json.dumps(what)
+    return Diagnosis([Suspect("any", evidence=text[i : i + 500]) for i in range(0, len(text), 500)])
 
 @dataclass
 class Own(Detector):
@@ -36,7 +48,7 @@ class Own(Detector):
 
 @pytest.fixture(scope="module")
 def pool():
-    pool = WorkerPool("judge", 1)
+    pool = WorkerPool([JudgingWorker()])
     yield pool
     pool.close()
 
@@ -74,6 +86,12 @@ class Court:
         path.write_text(TEMPLATE.format(access=set(access), knobs=knobs or "pass", body=body))
         return Judge(name, path, frozenset(access), values)
 
+    def said(self, exhibit, body, access=("curves",)):
+        """Return what a detector of these lines said."""
+        answer = self.bench.judge(exhibit, self.detector(body, access))
+        assert answer["status"] == "ok", answer
+        return json.loads("".join(suspect["evidence"] for suspect in answer["suspects"]))
+
     def stored(self):
         return sorted(path.name for path in (self.folder / "results").rglob("*.json"))
 
@@ -96,8 +114,9 @@ def court(tmp_path, pool):
         ("return 1 / 0", "crashed", "ZeroDivisionError: division by zero"),
         ("raise MemoryError('3 TB')", "out_of_memory", "3 TB"),
         ("sys.exit(3)", "crashed", "the process ended with exit code 3"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed", "the process ended with signal SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "out_of_memory", "the process ended with signal SIGKILL"),
+        ("os._exit(5)", "crashed", "the process ended with exit code 5"),
+        ("os.write(2, b'first\\nout of luck\\n'); os._exit(5)", "crashed", "ended with exit code 5: out of luck"),
+        ("ctypes.string_at(0)", "crashed", "the process ended with signal SIGSEGV"),
         ("trace.layers", "crashed", "MissingAccess: layers.parquet is not in this trace: declare access {'tensors'}"),
         ("return None", "invalid", "diagnose returned NoneType, not a Diagnosis"),
         ("return [Suspect('softmax_dim')]", "invalid", "diagnose returned list, not a Diagnosis"),
@@ -127,7 +146,8 @@ def test_status_and_reason(court, exhibit, body, status, reason):
 def test_a_hanging_detector_is_timed_out(court, exhibit):
     court.bench.judge_seconds = 1
     answer = court.bench.judge(exhibit, court.detector("while True: time.sleep(1)"))
-    assert (answer["status"], answer["reason"], answer["seconds"]) == ("timed_out", "no answer within 1 s", 1)
+    assert (answer["status"], answer["reason"]) == ("timed_out", "no answer within 1 s")
+    assert 1 <= answer["seconds"] < 10
 
 
 @pytest.mark.parametrize(
@@ -207,28 +227,143 @@ def test_misbehaviour_costs_its_own_row_only(court, exhibit):
     assert rows.loc[["unknown_fault", "line_zero"], "alarm_step"].isna().all()
 
 
+MISBEHAVIOUR = {
+    "exits": ("os._exit(0)", "crashed", "exit code 0"),
+    "ends_by_a_signal": ("ctypes.string_at(0)", "crashed", "signal SIGSEGV"),
+    "allocates": ("hoard = [b'x']\nwhile True: hoard.append(hoard[-1] * 2)", "out_of_memory", ""),
+    "allocates_in_children": (
+        """\
+        for _ in range(8):
+            if os.fork() == 0:
+                hoard = b"x" * 2**28
+                time.sleep(3600)
+        time.sleep(3600)
+        """,
+        "out_of_memory",
+        "GiB in use",
+    ),
+    "keeps_forking": ("while os.fork(): pass\ntime.sleep(3600)", "crashed", "processes at once, allowed are 200"),
+    "fills_the_disk": (
+        """\
+        for number in range(1000):
+            with open(f"{number}", "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 2**28)
+        while True: time.sleep(1)
+        """,
+        "crashed",
+        "",
+    ),
+    "prints": ('for _ in range(1000): print(\'{"status": "ok"}\' * 1000, flush=True)\nreturn 7', "invalid", "int"),
+    "writes_to_its_answer": ("os.write(3, b'no answer' * 1000)\nreturn HEALTHY", "invalid", "no diagnosis"),
+    "answers_too_much": ("os.write(3, (2**40).to_bytes(8, 'little'))\nreturn HEALTHY", "invalid", "no diagnosis"),
+    "forges_a_status": (
+        """\
+        text = b'{"status": "timed_out", "reason": "", "suspects": []}'
+        os.write(3, len(text).to_bytes(8, "little") + text)
+        return HEALTHY
+        """,
+        "invalid",
+        "no diagnosis",
+    ),
+    "closes_its_answer": ("os.close(3)\ntime.sleep(3600)", "crashed", "closed the pipe of its answer and went on"),
+    "leaves_children_behind": (
+        """\
+        if os.fork() == 0:
+            os.setsid()
+            os.fork()
+            os.execlp("sleep", "bugbench-left-behind", "3600")
+        return Diagnosis(7)
+        """,
+        "crashed",
+        "'int' object is not iterable",
+    ),
+}
+
+
+@pytest.fixture(params=[LEVELS[0], *(pytest.param(level, marks=pytest.mark.slow) for level in LEVELS[1:])])
+def bounded(request, tmp_path):
+    """A court at each level, where a diagnosis may use half a GiB."""
+    if sys.platform != "linux":
+        pytest.skip("elsewhere only the time is limited")
+    worker = JudgingWorker(request.param, memory=2**29)
+    try:
+        worker.start()
+    except NotConfined as error:
+        pytest.skip(str(error))
+    yield Court(tmp_path, WorkerPool([worker]))
+    worker.close()
+
+
+def test_whatever_a_detector_does_the_next_one_judges_as_if_nothing_had_happened(bounded, exhibit):
+    honest = bounded.detector(ALARM, name="honest")
+    before = bounded.bench.judge(exhibit, honest)
+    server = bounded.bench.pool.workers[0]._process
+    for name, (body, status, reason) in MISBEHAVIOUR.items():
+        answer = bounded.bench.judge(exhibit, bounded.detector(body, name=name))
+        assert (answer["status"], answer["suspects"]) == (status, []), (name, answer)
+        assert reason in answer["reason"], (name, answer)
+        after = bounded.bench.judge(exhibit, honest, again=True)
+        assert {**after, "seconds": 0} == {**before, "seconds": 0}, name
+        assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if words_of(p).startswith("bugbench-left-behind")]
+    assert bounded.bench.pool.workers[0]._process is server, "the server has seen nothing of it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bounded", [LEVELS[0]], indirect=True)
+def test_a_process_that_doubles_is_ended(bounded, exhibit):
+    """With namespaces only: elsewhere it may go on for as long as it can double faster than it is counted."""
+    body = """\
+        end = time.monotonic() + 20  # each ends by itself, should nobody else see to it
+        while time.monotonic() < end:
+            try:
+                os.fork()
+            except OSError:
+                pass
+        os._exit(0)
+        """
+    answer = bounded.bench.judge(exhibit, bounded.detector(body))
+    assert (answer["status"], answer["reason"].partition(" ")[2]) == ("crashed", "processes at once, allowed are 200")
+    assert bounded.bench.judge(exhibit, bounded.detector(ALARM, name="honest"))["status"] == "ok"
+
+
+def words_of(path: Path) -> str:
+    """Return a process's arguments; none if it is gone."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 # -- what is kept -------------------------------------------------------------------------------------------------
 
 
 class Counted:
-    """A detector that leaves a mark for every call."""
+    """A detector whose calls are counted on their way to the worker."""
 
-    def __init__(self, court, body="return HEALTHY", access=("curves",)):
+    def __init__(self, court, monkeypatch, body="return HEALTHY", access=("curves",)):
         self.court, self.access = court, access
-        self.log = court.folder / "calls.txt"
-        self.body = f"open({str(self.log)!r}, 'a').write('x')\n{body}"
+        self.body = body
+        self.calls = 0
+        diagnose = JudgingWorker.diagnose
+
+        def counting(*arguments):
+            self.calls += 1
+            return diagnose(*arguments)
+
+        monkeypatch.setattr(JudgingWorker, "diagnose", counting)
 
     def judge(self, exhibit, again=False, body="", **knobs):
         judge = self.court.detector(body or self.body, self.access, knobs="patience: int = 1", **knobs)
         return self.court.bench.judge(exhibit, judge, again)
 
-    @property
-    def calls(self):
-        return len(self.log.read_text())
+
+@pytest.fixture
+def counting(court, monkeypatch):
+    return lambda body="return HEALTHY": Counted(court, monkeypatch, body)
 
 
-def test_a_stored_diagnosis_is_taken(court, exhibit):
-    counted = Counted(court)
+def test_a_stored_diagnosis_is_taken(court, counting, exhibit):
+    counted = counting()
     first = counted.judge(exhibit)
     assert counted.judge(exhibit) == first
     assert counted.calls == 1
@@ -241,8 +376,8 @@ def test_a_stored_diagnosis_is_taken(court, exhibit):
     assert counted.calls == 2
 
 
-def test_source_knobs_and_trace_decide_whether_it_is_judged_again(court, exhibit):
-    counted = Counted(court)
+def test_source_knobs_and_trace_decide_whether_it_is_judged_again(court, counting, exhibit):
+    counted = counting()
     counted.judge(exhibit)
     counted.judge(exhibit, patience=2)
     assert counted.calls == 2
@@ -255,14 +390,14 @@ def test_source_knobs_and_trace_decide_whether_it_is_judged_again(court, exhibit
     assert len(court.stored()) == 4
 
 
-def test_a_damaged_stored_diagnosis_is_replaced(court, exhibit):
-    counted = Counted(court)
+def test_a_damaged_stored_diagnosis_is_replaced(court, counting, exhibit):
+    counted = counting()
     counted.judge(exhibit)
     (path,) = (court.folder / "results").rglob("*.json")
     path.write_text('{"status": "o')
     assert counted.judge(exhibit)["status"] == "ok"
     assert counted.calls == 2
-    assert json.loads(path.read_text())["status"] == "ok"
+    assert read_sealed(path)["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -274,19 +409,19 @@ def test_a_damaged_stored_diagnosis_is_replaced(court, exhibit):
         ("raise NotInstalled('tomorrow')", False),
         ("raise MemoryError('today')", False),
         ("os._exit(1)", False),
-        ("os.kill(os.getpid(), signal.SIGKILL)", False),
+        ("ctypes.string_at(0)", False),
     ],
 )
-def test_what_may_go_better_next_time_is_tried_again(court, exhibit, body, kept):
-    counted = Counted(court, body)
+def test_what_may_go_better_next_time_is_tried_again(court, counting, exhibit, body, kept):
+    counted = counting(body)
     for _ in range(2):
         counted.judge(exhibit)
     assert counted.calls == (1 if kept else 2)
     assert bool(court.stored()) == kept
 
 
-def test_time_outs_are_tried_again(court, exhibit):
-    counted = Counted(court, "while True: time.sleep(1)")
+def test_time_outs_are_tried_again(court, counting, exhibit):
+    counted = counting("while True: time.sleep(1)")
     court.bench.judge_seconds = 1
     counted.judge(exhibit)
     court.bench.judge_seconds = 60
@@ -294,8 +429,8 @@ def test_time_outs_are_tried_again(court, exhibit):
     assert counted.judge(exhibit, body="return HEALTHY")["status"] == "ok"
 
 
-def test_the_place_of_a_diagnosis_does_not_name_the_case(court, exhibit):
-    Counted(court).judge(exhibit)
+def test_the_place_of_a_diagnosis_does_not_name_the_case(court, counting, exhibit):
+    counting().judge(exhibit)
     (path,) = (court.folder / "results").rglob("*.json")
     relative = path.relative_to(court.folder / "results")
     assert relative.parts[:3] == ("runs", "diagnoses", exhibit.key)
@@ -333,8 +468,8 @@ def test_a_crash_on_a_prefix_is_no_alarm(court, exhibit):
     assert court.bench.judge(exhibit, judge)["alarm_step"] == 10
 
 
-def test_no_alarm_is_judged_once(court, exhibit):
-    counted = Counted(court)
+def test_no_alarm_is_judged_once(court, counting, exhibit):
+    counted = counting()
     assert counted.judge(exhibit)["alarm_step"] is None
     assert counted.calls == 1
 
@@ -348,22 +483,16 @@ def test_alarm_in_a_run_without_steps(court, tmp_path):
 # -- what a detector sees -----------------------------------------------------------------------------------------
 
 LOOK = """\
-seen = [str(trace.folder.resolve())]
-for path in sorted(trace.folder.rglob("*")):
-    seen.append(str(path.relative_to(trace.folder)))
-    if path.is_file():
-        seen.append(path.read_bytes().decode("latin-1"))
-Path({log!r}).write_text(json.dumps({{"text": seen, "files": [
-    str(p.relative_to(trace.folder)) for p in trace.folder.rglob("*") if p.is_file()], "cwd": os.getcwd(),
-    "environment": dict(os.environ), "arguments": sys.orig_argv}}))
-return HEALTHY
+files = [path for path in sorted(trace.folder.rglob("*")) if path.is_file()]
+return say({
+    "files": [str(path.relative_to(trace.folder)) for path in files],
+    "text": [path.read_bytes().decode("latin-1") for path in files],
+    "folders": [str(trace.folder.resolve()), os.getcwd(), os.listdir("."), sys.path],
+    "environment": dict(os.environ),
+    "arguments": sys.orig_argv,
+    "command": Path("/proc/self/cmdline").read_text() + Path("/proc/self/environ").read_text(),
+})
 """
-
-
-def look(court, exhibit, access):
-    log = court.folder / "seen.json"
-    court.bench.judge(exhibit, court.detector("import json\n" + LOOK.format(log=str(log)), access))
-    return json.loads(log.read_text())
 
 
 @pytest.mark.parametrize(
@@ -376,12 +505,20 @@ def look(court, exhibit, access):
     ],
 )
 def test_a_detector_sees_the_files_of_its_access(court, exhibit, access, more):
-    files = set(look(court, exhibit, access)["files"])
+    files = set(court.said(exhibit, LOOK, access)["files"])
     assert files == {"meta.json", "error.txt", "steps.parquet", "metrics.parquet", *more}
 
 
-def test_a_detector_sees_no_word_of_the_case(court, exhibit):
-    seen = look(court, exhibit, {"curves", "tensors", "data", "source", "rerun"})
+def test_a_detector_sees_no_word_of_the_case(court, exhibit, pool, monkeypatch):
+    for name in ("BUGBENCH_PATH", "HYDRA_FULL_ERROR", "PWD", "OLDPWD", "PYTHONSTARTUP", "HOME", "USER"):
+        monkeypatch.setenv(name, "secret_bug")
+    monkeypatch.setattr(sys, "argv", ["bugbench", "bug=secret_bug"])
+    monkeypatch.chdir(exhibit.trace)
+    pool.close()
+    seen = court.said(exhibit, LOOK, {"curves", "tensors", "data", "source", "rerun"})
+    assert set(seen["environment"]) <= {*KEPT_ENVIRONMENT, *FIXED, *PYTHON}
+    assert seen["arguments"][1:] == ["-m", "bugbench.serving", "judge"]
+    assert seen["folders"][2] == [], "the working directory is empty"
     assert "truth.json" not in seen["files"]
     assert any(name.startswith("batches/") for name in seen["files"])
     words = json.dumps(seen)
@@ -389,22 +526,33 @@ def test_a_detector_sees_no_word_of_the_case(court, exhibit):
         assert word not in words
 
 
-def test_the_folder_is_gone_afterwards(court, exhibit):
-    folder = Path(look(court, exhibit, {"data"})["text"][0])
-    assert folder.name == "trace"
-    assert not folder.parent.exists()
+def test_the_folder_is_gone_with_the_next_exhibit(court, exhibit, pool):
+    """Detectors with the same access share it, one after another."""
+    fresh = Exhibit("fresh", exhibit.trace, exhibit.data, {})
+    court.bench.judge(fresh, court.detector("return HEALTHY", {"data"}))
+    with pool.borrow() as worker:
+        desk = worker.home / "desk"
+    (first,) = desk.iterdir()
+    court.bench.judge(fresh, court.detector("return HEALTHY # again", {"data"}))
+    assert list(desk.iterdir()) == [first]
+    court.bench.judge(Exhibit("other", exhibit.trace, exhibit.data, {}), court.detector("return HEALTHY", {"data"}))
+    assert first.name not in [path.name for path in desk.iterdir()]
 
 
 def test_what_a_detector_does_to_its_folder_does_not_reach_the_trace(court, exhibit):
+    access = {"curves", "tensors", "data", "source", "rerun"}
     before = {path: path.read_bytes() for path in exhibit.trace.parent.rglob("*") if path.is_file()}
-    court.bench.judge(
-        exhibit,
-        court.detector(
-            "for path in trace.folder.rglob('*'):\n    if path.is_file(): path.write_bytes(b'')\nreturn HEALTHY",
-            {"curves", "tensors", "data", "source", "rerun"},
-        ),
-    )
+    body = """\
+        for path in trace.folder.rglob("*"):
+            try:
+                path.unlink() if path.is_file() else path.rmdir()
+            except OSError:
+                pass
+        return HEALTHY
+        """
+    assert court.bench.judge(exhibit, court.detector(body, access))["status"] == "ok"
     assert {path: path.read_bytes() for path in before} == before
+    assert "program.py" in court.said(exhibit, LOOK, access)["files"], "nor what the next detector gets"
 
 
 # -- the truth ----------------------------------------------------------------------------------------------------
@@ -418,15 +566,15 @@ def test_truth_is_refused_to_any_other_detector(court, exhibit, name, parent):
     path.parent.mkdir(parents=True)
     judge.file.rename(path)
     with pytest.raises(CatalogueError, match=r"unknown access 'truth': known: curves, data, rerun, source, tensors"):
-        load_detector(path)
+        read_declaration(path)
     answer = court.bench.judge(exhibit, Judge(name, path, frozenset({"truth"}), {}))
     assert answer["status"] == "crashed"
-    assert "unknown access 'truth'" in answer["reason"]
+    assert "the truth is for the project's own oracle" in answer["reason"]
 
 
 def test_truth_is_granted_to_the_projects_oracle(court, exhibit):
     path = project_folder("detectors") / "oracle.py"
-    judge = Judge("oracle", path, frozenset(load_detector(path).access), {})
+    judge = Judge("oracle", path, read_declaration(path).access, {})
     (suspect,) = court.bench.judge(exhibit, judge)["suspects"]
     assert (suspect["fault"], suspect["line"]) == ("softmax_dim", 3)
     healthy = Exhibit(exhibit.key, exhibit.trace, exhibit.data, {"fault": "none", "lines": []})
@@ -434,17 +582,21 @@ def test_truth_is_granted_to_the_projects_oracle(court, exhibit):
     assert len(court.stored()) == 2
 
 
-def test_a_detector_from_outside_may_lie_below_the_checkout():
+def test_a_detector_from_outside_may_lie_below_the_checkout(court, exhibit, tmp_path, monkeypatch):
     """`mine/detectors` in the checkout is not the project's package `detectors`."""
-    folder = project_folder("detectors") / "mine" / "detectors"
-    with pytest.raises(CatalogueError, match="import failed: FileNotFoundError"):
-        load_detector(folder / "flat_loss.py")
+    monkeypatch.setattr("bugbench.plugins.project_folder", lambda name: tmp_path / name)
+    judge = court.detector("return say(__name__)")
+    path = tmp_path / "detectors" / "mine" / "detectors" / "own.py"
+    path.parent.mkdir(parents=True)
+    judge.file.rename(path)
+    answer = court.bench.judge(exhibit, Judge("own", path, frozenset({"curves"}), {}))
+    assert "bugbench_plugin" in answer["suspects"][0]["evidence"]
 
 
 def test_misspelt_access_gets_the_nearest(court):
     judge = court.detector("return HEALTHY", {"tensor"})
     with pytest.raises(CatalogueError, match=r"own\.py: unknown access 'tensor': did you mean tensors\?"):
-        load_detector(judge.file)
+        read_declaration(judge.file)
 
 
 def test_digest_is_of_source_and_knobs(court):

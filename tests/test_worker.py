@@ -1,4 +1,8 @@
-"""A worker is reused, survives what its jobs do to it, and tells them nothing. The jobs here are detectors."""
+"""A worker is reused, survives what its jobs do to it, and tells them nothing.
+
+The jobs here write data sets, the least that a training worker does. Judging workers have their own protocol on top:
+see test_judging.py and test_red_team.py.
+"""
 
 import fcntl
 import json
@@ -6,20 +10,22 @@ import os
 import sys
 from pathlib import Path
 from textwrap import dedent, indent
+from typing import Any
 
 import pytest
 from bugbench.worker import KEPT_ENVIRONMENT, TimedOut, Worker, WorkerDied, WorkerPool
 
 LONG = 120  # seconds no job here comes near
-WORDS = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MPLBACKEND", "PYTHONHASHSEED", "HOME"}
+WORDS = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MPLBACKEND", "PYTHONHASHSEED", "HOME", "USER"}
+PYTHON = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"}
 
 
 class Jobs:
-    """Makes detectors of a few lines and has a worker run them."""
+    """Makes jobs of a few lines and has a worker run them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.worker = Worker("judge")
+        self.worker = Worker("train")
         self.count = 0
 
     def request(self, body: str) -> dict:
@@ -27,26 +33,25 @@ class Jobs:
         path = self.folder / f"job_{self.count}.py"
         head = """\
             import json, os, signal, subprocess, sys, time
-            from dataclasses import dataclass
-            from bugbench.detector import HEALTHY, Detector, suspect
 
-            @dataclass
-            class Job(Detector):
-                access = {"curves"}
-
-                def diagnose(self, trace):
+            def write_training_data(folder):
+                def say(what):
+                    (folder / "said.json").write_text(json.dumps(what))
             """
-        path.write_text(dedent(head) + indent(dedent(body), " " * 8))
-        return {"detector": str(path), "knobs": {}, "folder": str(self.folder)}
+        path.write_text(dedent(head) + indent(dedent(body), " " * 4))
+        return {"do": "data", "dataset": str(path), "root": str(self.folder / "data")}
 
     def run(self, body: str, timeout: float = LONG) -> dict:
         return self.worker.call(self.request(body), timeout)
 
+    def said(self, answer: dict) -> Any:
+        """Return what a job said."""
+        assert "failure" not in answer, answer
+        return json.loads((self.folder / "data" / answer["folder"] / "said.json").read_text())
+
     def tell(self, expression: str) -> str:
         """Return what an expression is worth in the worker's process."""
-        answer = self.run(f"return suspect('any', str({expression}))")
-        assert answer["status"] == "ok", answer
-        return answer["suspects"][0]["evidence"]
+        return self.said(self.run(f"say(str({expression}))"))
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +83,10 @@ def test_what_a_job_prints_does_not_break_the_protocol(jobs):
         sys.stderr.write("noise")
         os.write(1, b'{"status": "forged"}\\n')
         subprocess.run(["echo", "from a child"])
-        return HEALTHY
+        say("the answer")
         """)
-    assert (answer["status"], answer["suspects"]) == ("ok", [])
+    assert set(answer) == {"folder", "mended"}
+    assert jobs.said(answer) == "the answer"
     assert jobs.tell("os.getpid()") == pid
 
 
@@ -90,26 +96,23 @@ def test_a_job_finds_its_standard_input_empty(jobs):
     assert jobs.tell("repr(os.read(0, 100))") == "b''"
     assert jobs.tell("subprocess.run(['cat'], capture_output=True).stdout") == "b''"
     answer = jobs.run("input()")
-    assert (answer["status"], answer["reason"]) == ("crashed", "EOFError: EOF when reading a line")
+    assert answer["failure"].endswith("write_training_data: EOFError: EOF when reading a line")
     assert jobs.tell("os.getpid()") == pid
 
 
 def test_exception_costs_the_job_but_not_the_process(jobs):
     pid = jobs.tell("os.getpid()")
     answer = jobs.run("raise KeyError('loss')")
-    assert (answer["status"], answer["reason"]) == ("crashed", "KeyError: 'loss'")
+    assert answer["failure"].endswith("write_training_data: KeyError: 'loss'")
+    assert "raise KeyError('loss')" in answer["traceback"]
     assert jobs.tell("os.getpid()") == pid
 
 
 def test_malformed_request_is_answered_with_a_failure(jobs):
     pid = jobs.tell("os.getpid()")
-    answer = jobs.worker.call({"knobs": {}}, LONG)
-    assert answer == {
-        "status": "crashed",
-        "reason": "KeyError: 'detector'",
-        "suspects": [],
-        "seconds": answer["seconds"],
-    }
+    answer = jobs.worker.call({"dataset": "any"}, LONG)
+    assert set(answer) == {"failure", "traceback"}
+    assert answer["failure"] == "KeyError: 'do'"
     assert jobs.tell("os.getpid()") == pid
 
 
@@ -145,7 +148,6 @@ def test_time_out_ends_what_the_job_had_started(jobs):
     ("body", "reason"),
     [
         ("os._exit(3)", "exit code 3"),
-        ("sys.exit(4)", "exit code 4"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
         ("os.write(2, b'first\\nout of luck\\n'); os._exit(5)", "exit code 5: out of luck"),
@@ -167,7 +169,7 @@ def test_process_that_died_between_calls_is_replaced(jobs):
 
 
 def test_closed_worker_starts_anew_and_leaves_nothing(jobs):
-    pid, home = int(jobs.tell("os.getpid()")), Path(jobs.tell("os.getcwd()"))
+    pid, home = int(jobs.tell("os.getpid()")), Path(jobs.tell("os.path.dirname(os.getcwd())"))
     assert home.is_dir()
     jobs.worker.close()
     jobs.worker.close()
@@ -196,26 +198,24 @@ def test_the_process_holds_nothing_but_the_fixed_words(jobs, monkeypatch, tmp_pa
         monkeypatch.setenv(name, str(place))
     monkeypatch.setattr(sys, "argv", ["bugbench", "bug=secret_bug"])
     jobs.worker.close()
-    jobs.run("""\
-        with open(trace.folder / "seen.json", "w") as file:
-            json.dump({
-                "environment": dict(os.environ),
-                "arguments": sys.orig_argv,
-                "command": open("/proc/self/cmdline").read(),
-                "first_environment": open("/proc/self/environ").read(),
-                "directory": os.getcwd(),
-                "files": os.listdir("."),
-                "path": sys.path,
-            }, file)
-        return HEALTHY
+    answer = jobs.run("""\
+        say({
+            "environment": dict(os.environ),
+            "arguments": sys.orig_argv,
+            "command": open("/proc/self/cmdline").read(),
+            "first_environment": open("/proc/self/environ").read(),
+            "directory": os.getcwd(),
+            "files": os.listdir("."),
+            "path": sys.path,
+        })
         """)
-    text = (jobs.folder / "seen.json").read_text()
-    seen = json.loads(text)
-    assert "secret_bug" not in text
-    assert set(seen["environment"]) <= {*KEPT_ENVIRONMENT, *WORDS, "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LC_CTYPE"}
+    seen = jobs.said(answer)
+    assert "secret_bug" not in json.dumps(seen)
+    assert set(seen["environment"]) <= {*KEPT_ENVIRONMENT, *WORDS, *PYTHON, "LC_CTYPE"}
     assert not [name for name in seen["environment"] if name.startswith(("HYDRA", "BUGBENCH"))]
-    assert seen["arguments"][1:] == ["-m", "bugbench.worker", "judge"]
-    assert Path(seen["directory"]).name.startswith("job-")
+    assert seen["arguments"][1:] == ["-m", "bugbench.serving", "train"]
+    assert Path(seen["directory"]).name.startswith("run-")
+    assert Path(seen["directory"]).parent.name.startswith("job-")
     assert seen["files"] == []
 
 
@@ -224,13 +224,13 @@ def test_the_process_holds_nothing_but_the_fixed_words(jobs, monkeypatch, tmp_pa
 
 def test_pool_prefers_the_worker_that_runs(tmp_path):
     jobs = Jobs(tmp_path)
-    pool = WorkerPool("judge", 2)
+    pool = WorkerPool(Worker("train") for _ in range(2))
     try:
-        request = jobs.request("return suspect('any', str(os.getpid()))")
-        pids = {pool.call(request, LONG)["suspects"][0]["evidence"] for _ in range(3)}
+        request = jobs.request("say(os.getpid())")
+        pids = {jobs.said(pool.call(request, LONG)) for _ in range(3)}
         assert len(pids) == 1
         with pytest.raises(WorkerDied):
             pool.call(jobs.request("os._exit(1)"), LONG)
-        assert pool.call(request, LONG)["status"] == "ok", "the worker came back to the pool"
+        assert "folder" in pool.call(request, LONG), "the worker came back to the pool"
     finally:
         pool.close()

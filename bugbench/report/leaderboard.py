@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from bugbench import __version__, atomic
+from bugbench.isolation import LEVELS
 from bugbench.job import measured_impact, reference_impact
 from bugbench.records import Cases, merge_impact
 from bugbench.scoring import STATUSES, leaderboard, tier
@@ -72,7 +73,7 @@ def markdown(board: pd.DataFrame, cases: Cases, impact: pd.DataFrame) -> str:
         "",
         f"{len(bugs)} bugs and {len(controls)} controls on {', '.join(workloads)}, {seeds} seed(s), bugbench "
         f"{__version__}: {first['cases']} harmful bug cases, {first['controls']} control cases; {first['latent']} "
-        f"latent bug cases left out.{_lost(cases)}",
+        f"latent bug cases left out.{_lost(cases)}{_isolation(cases.verdicts)}",
         "",
         *_table(board),
         "",
@@ -103,6 +104,16 @@ def _lost(cases: Cases) -> str:
         "damaged on disk and left out": len(cases.damaged),
     }
     return "".join(f" **{number} case(s) {why}.**" for why, number in lost.items() if number)
+
+
+def _isolation(verdicts: pd.DataFrame) -> str:
+    """Return what stands after that, if verdicts were reached where more could be seen than at the strongest level."""
+    levels = verdicts.loc[verdicts["status"] != "skipped", "isolation"].fillna("").replace("", "unknown")
+    weaker = levels[levels != LEVELS[0]].value_counts()
+    if weaker.empty:
+        return ""
+    counted = ", ".join(f"{number} at the level {level}" for level, number in weaker.items())
+    return f" **{weaker.sum()} of {len(levels)} verdicts without the isolation of {LEVELS[0]}: {counted}.**"
 
 
 TIER_TITLES = {

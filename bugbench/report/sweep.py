@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ class Job:
         problems: why it, or one of its cases, could not run.
         started, ended: seconds since the epoch.
         workers: training processes it kept, one core each.
+        notices: why its detectors were confined less than they could be elsewhere.
     """
 
     cases: list[str]
@@ -35,6 +36,7 @@ class Job:
     started: float
     ended: float
     workers: int
+    notices: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         atomic.write(folder / JOB_FILE, json.dumps(asdict(self)) + "\n")
@@ -93,6 +95,8 @@ class Leaderboard(Callback):
         problems += [problem for job in jobs for problem in job.problems]
         if listed := sorted({case for job in jobs for case in job.cases}):
             problems += self._show(jobs, listed, console)
+        for notice in sorted({notice for job in jobs for notice in job.notices}):
+            console.print(f"[yellow]bugbench:[/] {escape(notice)}", highlight=False, soft_wrap=True)
         for problem in problems:
             console.print(f"[yellow]did not run:[/] {escape(problem)}", highlight=False, soft_wrap=True)
 
