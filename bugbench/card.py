@@ -25,6 +25,7 @@ FIELDS = {
     "sources": list,
     "about": str,
     "fools": list,
+    "latent": str,
 }
 RELATIVE = re.compile(r"\s*([*/+-])\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
 KNOB = re.compile(r"\$\{bug\.(\w+)\}")
@@ -48,6 +49,7 @@ class Card:
         requires: traits a workload must have.
         accepts: other faults that a fair judge would also take.
         fools: for a control, the detectors or rules that it is known to fool.
+        latent: for a bug that does no harm on any workload, why it is kept.
         knobs: the card's own numbers, with their present values.
         changed: knobs that were set to another value than the card's.
     """
@@ -63,6 +65,7 @@ class Card:
     sources: tuple[str, ...] = ()
     about: str = ""
     fools: tuple[str, ...] = ()
+    latent: str = ""
     knobs: Mapping[str, Any] = field(default_factory=dict)
     changed: Mapping[str, Any] = field(default_factory=dict)
 
@@ -143,6 +146,7 @@ def make_card(id: str, fields: Mapping[str, Any], faults: Mapping[str, Any], whe
         sources=tuple(str(s) for s in resolved["sources"]),
         about=resolved["about"].strip(),
         fools=tuple(str(s) for s in resolved.get("fools", [])),
+        latent=resolved.get("latent", "").strip(),
         knobs={name: resolved[name] for name in knobs},
         changed=changed,
     )

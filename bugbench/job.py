@@ -108,8 +108,8 @@ def _finish(
     log = store.root / "failures" / case.folder
     log = log.with_name(f"{log.name}.txt")
     try:
-        outcome, twin = _outcome(case.run, outcomes, store), _outcome(case.twin, outcomes, store, "healthy twin: ")
-        record = _record(case, outcome, twin, store, catalogue)
+        outcome, twin = outcome_of(case.run, outcomes, store), outcome_of(case.twin, outcomes, store, "healthy twin: ")
+        record = record_of(case, outcome, twin, store, catalogue)
         diagnoses = bench.judge_all([(exhibit(record, store), judge) for judge in plan.judges], plan.workers)
         verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
         result = CaseResult(case, record, outcome, twin, verdicts)
@@ -134,7 +134,7 @@ def _finish(
     return result
 
 
-def _outcome(run: Run, outcomes: Mapping[str, Outcome | HarnessFailure], store: Store, whose: str = "") -> Outcome:
+def outcome_of(run: Run, outcomes: Mapping[str, Outcome | HarnessFailure], store: Store, whose: str = "") -> Outcome:
     """Return the outcome of a case's run; of its twin only one that a bug can be compared with.
 
     Raises:
@@ -158,7 +158,7 @@ def _title(case: Case) -> str:
     return f"{case.card.label} on {case.workload.label}, seed {case.seed}"
 
 
-def _record(case: Case, bug: Outcome, twin: Outcome, store: Store, catalogue: Catalogue) -> Record:
+def record_of(case: Case, bug: Outcome, twin: Outcome, store: Store, catalogue: Catalogue) -> Record:
     same = bug.key == twin.key
     return replace(
         _unmeasured(case, catalogue),

@@ -214,9 +214,16 @@ class Store:
         atomic.replace(draft, final)
 
     def train_all(
-        self, runs: Iterable[Run], workers: int, on_progress: Callable[[str, dict[str, Any]], None] | None = None
+        self,
+        runs: Iterable[Run],
+        workers: int,
+        on_progress: Callable[[str, dict[str, Any]], None] | None = None,
+        on_done: Callable[[], None] = lambda: None,
     ) -> dict[str, Outcome | HarnessFailure]:
-        """Train what is missing, ``workers`` at a time; returns outcomes by key, a failure where there is none."""
+        """Train what is missing, ``workers`` at a time; returns outcomes by key, a failure where there is none.
+
+        ``on_progress`` is called with a run's key and state while it trains, ``on_done`` when a run has ended.
+        """
         by_key = {self.key(run): run for run in runs}
 
         def one(item: tuple[str, Run]) -> tuple[str, Outcome | HarnessFailure]:
@@ -225,6 +232,8 @@ class Store:
                 return key, self.train(run, (lambda state: on_progress(key, state)) if on_progress else None)
             except HarnessFailure as failure:
                 return key, failure
+            finally:
+                on_done()
 
         with ThreadPoolExecutor(workers) as executor:
             return dict(executor.map(one, by_key.items()))

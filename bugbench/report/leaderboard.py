@@ -49,13 +49,14 @@ def build(results: Path, cases: Cases) -> tuple[pd.DataFrame, pd.DataFrame]:
     impact = measured_impact(results, cases.scored)
     board = leaderboard(cases.verdicts, impact)
     known = reference_impact(results)
-    atomic.write(results / "impact.csv", _csv(impact if known is None else merge_impact(known, impact)))
-    atomic.write(results / "leaderboard.csv", _csv(board))
+    atomic.write(results / "impact.csv", csv(impact if known is None else merge_impact(known, impact)))
+    atomic.write(results / "leaderboard.csv", csv(board))
     atomic.write(results / "leaderboard.md", markdown(board, cases, impact))
     return board, impact
 
 
-def _csv(frame: pd.DataFrame) -> str:
+def csv(frame: pd.DataFrame) -> str:
+    """Return a table as it stands in results/: six digits, the same bytes on every machine."""
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
