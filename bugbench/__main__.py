@@ -30,6 +30,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+INTERRUPTED = 128 + signal.SIGINT  # the exit status that shells give
+
 
 @cache
 def catalogue_of(search_path: tuple[str, ...]) -> Catalogue:
@@ -39,6 +41,14 @@ def catalogue_of(search_path: tuple[str, ...]) -> Catalogue:
 def mapping(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """Return a config as plain Python values."""
     return dict(OmegaConf.to_container(config, resolve=resolve))  # type: ignore[arg-type]
+
+
+def check_knob(name: str, value: Any, default: Any) -> None:
+    """Check that a knob gets a value of its kind; raises UnknownName."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
+    wanted = kinds[type(default)]
+    if kinds.get(type(value)) != wanted:
+        raise UnknownName(f"{name}={value}: the knob takes {wanted}, such as {default}")
 
 
 def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
@@ -51,6 +61,8 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     name = knobs.pop("id")
     written = catalogue.cards[name]
     changed = {k: v for k, v in knobs.items() if v != written.get(k)}
+    for knob, value in changed.items():
+        check_knob(f"bug.{knob}", value, written[knob])
     card = catalogue.card(name, {**written, **knobs, "changed": changed})
     results = Path(config.results)
     if config.workload.name in CHOICES:
@@ -61,7 +73,8 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
         changed = {k: v for k, v in settings["config"].items() if known.config.get(k) != v}
         workloads = [replace(known, settings=settings, changed=changed)]
         if reason := catalogue.why_not(card, workloads[0]):
-            raise UnknownName(f"{card.id} does not apply to {known.name}: {reason}")
+            names = ", ".join(w.name for w in catalogue.applicable(card)) or "no workload"
+            raise UnknownName(f"{reason}\n{card.id} applies to {names}")
     judges = []
     for detector, knobs in mapping(config.detector).items():
         declared = catalogue.detectors[detector]
@@ -193,7 +206,7 @@ def main() -> None:
         register(catalogue)
         check_arguments(arguments, catalogue)
         sys.argv[1:] = settled(arguments, search_path)
-    except (LookupError, ValueError) as error:
+    except (LookupError, ValueError, NotADirectoryError) as error:
         sys.exit(f"bugbench: {error}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would end the process on an error, and a sweep get no tables
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: joblib's processes would outlive us
@@ -203,10 +216,14 @@ def main() -> None:
     except HydraException as error:
         sys.exit(f"bugbench: {error}" + (f"\n{error.__cause__}" if error.__cause__ else ""))
     except (Exception, KeyboardInterrupt) as error:
-        if not Leaderboard.running:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if Leaderboard.running:
+            Leaderboard.interrupted(error)
+        elif interrupted:
+            print("bugbench: interrupted. What was trained is kept: the same command goes on.", file=sys.stderr)
+        else:
             raise
-        Leaderboard.interrupted(error)
-        sys.exit(1)
+        sys.exit(INTERRUPTED if interrupted else 1)
 
 
 if __name__ == "__main__":

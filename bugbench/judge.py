@@ -16,7 +16,7 @@ from bugbench.job import exhibit, skipped_rows, verdict_rows
 from bugbench.judging import Bench, Judge
 from bugbench.names import unknown
 from bugbench.pools import isolation_notices, judge_pool, secrets, train_pool
-from bugbench.records import Records
+from bugbench.records import Records, results_folder
 from bugbench.report import leaderboard
 from bugbench.store import Store
 from rich.console import Console
@@ -95,6 +95,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--isolation", choices=["auto", *LEVELS], default="auto", help="how detectors are confined")
     options = parser.parse_args(arguments)
     try:
+        results_folder(options.results)
         catalogue = load(options.search_path)
         judges = judges_of(catalogue, options.detector)
         problems = judge_again(
@@ -106,6 +107,7 @@ def main(arguments: list[str]) -> None:
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())
+    Console().print(leaderboard.wrote(options.results), highlight=False, soft_wrap=True)
     if problems:
         sys.exit(1)
 

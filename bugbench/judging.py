@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,7 @@ class Bench:
         self, pairs: Iterable[tuple[Exhibit, Judge]], workers: int, again: bool = False
     ) -> list[dict[str, Any]]:
         """Judge many pairs, ``workers`` at a time, in the order given."""
-        with ThreadPoolExecutor(workers) as executor:
-            return list(executor.map(lambda pair: self.judge(pair[0], pair[1], again), pairs))
+        return self.pool.run(lambda pair: self.judge(pair[0], pair[1], again), pairs, workers)
 
     def _stands(self, level: str) -> bool:
         """Tell whether an answer reached at ``level`` is as good as one that would be reached now."""

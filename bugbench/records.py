@@ -139,6 +139,14 @@ class Records:
         return f"case {folder}: {problem}; to make it again: {command}"
 
 
+def results_folder(path: Path) -> Path:
+    """Return where results lie as an absolute path; raises NotADirectoryError if a file is in the way."""
+    path = path.absolute()
+    if blocking := [p for p in (path, *path.parents) if p.exists() and not p.is_dir()]:
+        raise NotADirectoryError(f"results: {blocking[0]} is a file; give a folder")
+    return path
+
+
 def verdict_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     """Return verdicts as plain JSON values: None for what is missing, NaN for a number that is none."""
     columns = {

@@ -12,7 +12,6 @@ outcome.json is sealed and lists every file of the trace with its checksum: what
 import shutil
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -186,6 +185,8 @@ class Store:
         try:
             answer = self.pool.call(request, self.train_seconds, on_progress)
         except (TimedOut, WorkerDied) as death:
+            if self.pool.interrupted:
+                raise HarnessFailure("interrupted", "") from death
             return self._post_mortem(key, run, draft, f"{type(death).__name__}: {death}")
         if "failure" in answer:
             raise HarnessFailure(answer["failure"], answer["traceback"])
@@ -235,8 +236,7 @@ class Store:
             finally:
                 on_done()
 
-        with ThreadPoolExecutor(workers) as executor:
-            return dict(executor.map(one, by_key.items()))
+        return dict(self.pool.run(one, by_key.items(), workers))
 
     def _post_mortem(self, key: str, run: Run, draft: Path, error: str) -> Outcome:
         shutil.rmtree(draft, ignore_errors=True)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -117,6 +118,11 @@ class Worker:
                 on_progress(message["progress"])
         return None
 
+    def interrupt(self) -> None:
+        """Kill the process in the midst of what it does, from any thread: the call that waits for it fails."""
+        if (process := self._process) is not None and process.poll() is None:
+            _kill(process)
+
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
@@ -173,10 +179,14 @@ class WorkerPool(Generic[W]):
 
     Args:
         workers: all of one kind.
+
+    Attributes:
+        interrupted: a call of :meth:`run` was broken off; deaths of workers since then say nothing of their jobs.
     """
 
     def __init__(self, workers: Iterable[W]) -> None:
         self.workers = list(workers)
+        self.interrupted = False
         self._idle: queue.LifoQueue[W] = queue.LifoQueue()  # last used first: it has torch loaded
         for worker in reversed(self.workers):
             self._idle.put(worker)
@@ -194,6 +204,20 @@ class WorkerPool(Generic[W]):
         """See :meth:`Worker.call`; waits for an idle worker first."""
         with self.borrow() as worker:
             return worker.call(request, timeout, on_progress)
+
+    def run(self, call: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
+        """Return ``call`` of each item, made by as many threads at a time; Ctrl-C ends what the workers are at."""
+        executor = ThreadPoolExecutor(threads)
+        try:
+            return list(executor.map(call, items))
+        except BaseException:
+            self.interrupted = True
+            executor.shutdown(wait=False, cancel_futures=True)
+            for worker in self.workers:
+                worker.interrupt()
+            raise
+        finally:
+            executor.shutdown()
 
     def close(self) -> None:
         for worker in self.workers:

@@ -88,13 +88,14 @@ class Catalogue:
         """Return why ``card`` does not apply to ``workload``, or None if it does."""
         missing = sorted(card.requires - workload.traits)
         if missing:
-            return (
-                f"{card.id} requires the trait {missing[0]!r}; {workload.name} has {', '.join(sorted(workload.traits))}"
-            )
+            has = ", ".join(sorted(workload.traits))
+            return f"{card.id} does not apply to {workload.name}: it requires the trait {missing[0]!r}, not in {has}"
         try:
             apply(card, workload)
-        except (NoMatch, SettingError) as reason:
+        except NoMatch as reason:
             return str(reason)
+        except SettingError as reason:
+            return f"{card.id} does not apply to {workload.name}: {reason}"
         return None
 
     def applicable(self, card: Card) -> list[Workload]:

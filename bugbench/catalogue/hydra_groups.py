@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,6 +11,7 @@ from bugbench.catalogue import CHOICES, Catalogue
 from bugbench.catalogue.launchers import UNBOUNDED, check_launcher
 from bugbench.names import UnknownName, unknown
 from bugbench.plugins import project_folder
+from bugbench.records import results_folder
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
@@ -50,6 +52,8 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
         "detector": [*catalogue.detectors, "all"],
         "suite": [p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")],
     }
+    arguments = list(arguments)
+    _check_words(arguments, catalogue)
     overrides = _parsed(arguments)
     chosen: dict[str, list[str]] = {}
     for override in overrides:
@@ -65,6 +69,17 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
     for override in overrides:
         if not override.is_add():
             _check_key(override.key_or_group, chosen, catalogue, settings)
+
+
+def _check_words(arguments: list[str], catalogue: Catalogue) -> None:
+    """Refuse a word that is no setting, and no value of one of Hydra's own flags."""
+    before = ""
+    for word in arguments:
+        flag_wants_it = before.startswith("-") and before not in ("-m", "--multirun")
+        if "=" not in word and not word.startswith(("-", "~")) and not flag_wants_it:
+            hint = f"did you mean bug={word}?" if word in catalogue.cards else "settings are given as name=value"
+            raise UnknownName(f"{word!r} is no setting: {hint}")
+        before = word
 
 
 def _names(override: Override) -> list[str]:
@@ -111,6 +126,9 @@ def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
 
     The results folder and the search path become absolute, the latter also where it comes from BUGBENCH_PATH; and the
     launcher that would start all jobs at once gets as many at a time as there are cores.
+
+    Raises:
+        NotADirectoryError: the results cannot lie there.
     """
     given = {override.key_or_group: override for override in _parsed(arguments)}
     results = given["results"].value() if "results" in given else "results"
@@ -118,7 +136,7 @@ def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
     if folders := [_quoted(os.path.abspath(os.path.expanduser(folder))) for folder in search_path]:
         added["search_path"] = f"[{','.join(folders)}]"
     if isinstance(results, str) and "${" not in results:
-        added["results"] = _quoted(os.path.abspath(os.path.expanduser(results)))
+        added["results"] = _quoted(str(results_folder(Path(os.path.expanduser(results)))))
     launcher = given["hydra/launcher"].value() if "hydra/launcher" in given else None
     if launcher == UNBOUNDED and "hydra.sweeper.max_batch_size" not in given:
         added["hydra.sweeper.max_batch_size"] = str(os.cpu_count() or 1)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bugbench.integrity import warn
-from bugbench.records import Records
+from bugbench.records import Records, results_folder
 from bugbench.report import leaderboard
 from rich.console import Console
 
@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     records = Records(options.results)
     try:
+        results_folder(options.results)
         cases = records.read()
         for problem in records.damage(cases):
             warn(problem)
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> None:
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())
+    Console().print(leaderboard.wrote(options.results), highlight=False, soft_wrap=True)
     if cases.damaged:
         sys.exit(1)
 

@@ -55,6 +55,14 @@ def build(results: Path, cases: Cases) -> tuple[pd.DataFrame, pd.DataFrame]:
     return board, impact
 
 
+def wrote(results: Path) -> str:
+    """Return the line that says what :func:`build` has written, as seen from here."""
+    here, results = Path.cwd(), results.absolute()
+    return f"Wrote {results.relative_to(here) if results.is_relative_to(here) else results}/" + (
+        "leaderboard.csv, leaderboard.md and impact.csv."
+    )
+
+
 def csv(frame: pd.DataFrame) -> str:
     """Return a table as it stands in results/: six digits, the same bytes on every machine."""
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -160,14 +168,14 @@ NARROW, MEDIUM, WIDE = 0, 92, 104
 COLUMNS = {
     "detector": ("detector", NARROW),
     "access": ("access", MEDIUM),
-    "diagnosis_j": ("diagnosis J", NARROW),
+    "diagnosis_j": ("diagnosis\nJ", NARROW),
     "interval": ("95 %", NARROW),
-    "detection_j": ("detection J", NARROW),
-    "false_alarm_rate": ("false alarms", NARROW),
+    "detection_j": ("detection\nJ", NARROW),
+    "false_alarm_rate": ("false\nalarms", NARROW),
     "exact_rate": ("exact", NARROW),
     "family_rate": ("family", WIDE),
     "top3_rate": ("top 3", NARROW),
-    "median_delay": ("steps to alarm", MEDIUM),
+    "median_delay": ("steps to\nalarm", MEDIUM),
     "median_seconds": ("seconds", WIDE),
 }
 

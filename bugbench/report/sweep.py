@@ -77,21 +77,23 @@ class Leaderboard(Callback):
         """Collect what was finished when the launcher gave up, e.g. because one of its processes was killed."""
         sweep, cls.running = cls.running, None
         assert sweep is not None
-        sweep.collect()
+        sweep.collect(cut_short=True)
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(": ")
-        if ended := len(read_jobs(sweep.folder)[0]):
-            text = (
-                f"the sweep was cut short ({reason}). The {ended} job(s) that had ended are kept, and so is every run "
-                "that was trained: the same command again does the rest."
-            )
-        else:
-            text = f"the sweep ended before any of its jobs had ({reason})"
+        if isinstance(error, KeyboardInterrupt):
+            reason = "interrupted"
+        ended = len(read_jobs(sweep.folder)[0])
+        text = (
+            f"the sweep was cut short ({reason}) when {ended or 'none'} of its jobs had ended. These are kept, and so "
+            "is every run that was trained: the same command again does the rest."
+        )
         Console(stderr=True).print(f"[red]bugbench:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
-    def collect(self) -> None:
+    def collect(self, cut_short: bool = False) -> None:
         """Build and show the tables from the jobs that have ended."""
         console = Console()
         jobs, problems = read_jobs(self.folder)
+        if cut_short:
+            problems = []  # of course there are jobs that left nothing
         problems += [problem for job in jobs for problem in job.problems]
         if listed := sorted({case for job in jobs for case in job.cases}):
             problems += self._show(jobs, listed, console)
@@ -117,8 +119,7 @@ class Leaderboard(Callback):
                 f"{pairs} of {len(impact)} impacts rest on fewer than five seeds: what is harmful there was "
                 "decided by the size of the effect alone."
             )
-        wrote = f"Wrote {shown(self.results)}/leaderboard.csv, leaderboard.md and impact.csv."
-        console.print(f"{len(cases.scored)} cases. {wrote}", soft_wrap=True)
+        console.print(f"{len(cases.scored)} cases. {leaderboard.wrote(self.results)}", highlight=False, soft_wrap=True)
         figures = self.measure(jobs, cases)
         atomic.write(self.folder / FIGURES_FILE, json.dumps(asdict(figures), indent=1) + "\n")
         console.print(figures.line, highlight=False, soft_wrap=True)
@@ -135,9 +136,3 @@ class Leaderboard(Callback):
                 trained.append(value)
         spans = [(job.started, job.ended, job.workers) for job in jobs]
         return Throughput.of(time.time() - self.started, spans, trained, len(records), cases.verdicts)
-
-
-def shown(path: Path) -> Path:
-    """Return a path as seen from here where that is shorter."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -14,9 +14,11 @@ from bugbench.store import Store
 from bugbench.trace import Trace
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
 STATE_WORDS = {
@@ -31,11 +33,13 @@ STATE_WORDS = {
 def show_injection(card: Card, case: Case, console: Console) -> None:
     """Print what the card is about, the diff and the changed settings."""
     kind = "control: nothing is wrong" if card.control else f"fault: {card.fault}"
-    title = f"[bold]{card.label}[/] · {escape(card.title)} · {kind}"
     about = "\n".join(" ".join(part.split()) for part in card.about.split("\n\n"))
-    console.print(Panel(escape(about), title=title, title_align="left"))
+    text = f"[bold]{escape(card.title)}[/]\n{escape(about)}"
+    console.print(Panel(text, title=f"[bold]{card.label}[/] · {kind}", title_align="left"))
     if case.diff:
-        console.print(Syntax(case.diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default"))
+        console.print(
+            Syntax(case.diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default", word_wrap=True)
+        )
     for name, (healthy, buggy) in case.config_changes.items():
         console.print(f"  config {name}: [red]{healthy}[/] → [green]{buggy}[/]", highlight=False)
     if not case.diff and not case.config_changes:
@@ -63,16 +67,18 @@ def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: 
             table.add_row(name, number(oracle), number(reported), curve(loss, bars), f"{outcome.seconds:.1f}")
         console.print(table)
         if record.error:
-            console.print(f"  [red]raised[/] {escape(record.error)}", highlight=False)
+            note(f"[red]raised[/] {escape(record.error)}", console)
         if record.onset is not None:
-            console.print(f"  onset: the run leaves its twin's track at step {record.onset} of {result.outcome.steps}")
+            note(f"onset: the run leaves its twin's track at step {record.onset} of {result.outcome.steps}", console)
     for row in impact.itertuples():
         words = " and ".join(STATE_WORDS[part] for part in str(row.state).split("+"))
         seeds = f"{row.seeds} seed" + ("s" if row.seeds != 1 else "")
         how = f"by the size of the effect alone, {seeds}" if row.provisional else f"{row.seeds} matched seeds"
+        if int(str(row.seeds)) > sum(result.record.workload == row.workload for result in results):
+            how += " measured before"
         p = "" if row.provisional else f", p = {row.p:.3f}"
         change = "" if row.state == "crashed" else f": hidden test {row.oracle_twin:.3f} → {row.oracle_bug:.3f}{p}"
-        console.print(f"  impact on {row.workload}: [bold]{row.state}[/], {words} ({how}{change})", highlight=False)
+        note(f"impact on {row.workload}: [bold]{row.state}[/], {words} ({how}{change})", console)
 
 
 def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
@@ -94,7 +100,7 @@ def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
         result = "right" if record.control else "missed"
         for status, words in (("ok", f"said healthy ({result})"), ("not_applicable", "had nothing to say here")):
             if names := list(quiet.loc[quiet["status"] == status, "detector"]):
-                console.print(f"  {words}: {', '.join(names)}", highlight=False)
+                note(f"{words}: {', '.join(names)}", console)
 
 
 def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
@@ -188,7 +194,12 @@ def curve(values: pd.Series, width: int = 32) -> str:
 def show_path(path: Path, console: Console) -> None:
     """Print where a file was saved, relative to here if possible."""
     here = Path.cwd()
-    console.print(f"  curves: {path.relative_to(here) if path.is_relative_to(here) else path}")
+    note(f"curves: {path.relative_to(here) if path.is_relative_to(here) else path}", console)
+
+
+def note(markup: str, console: Console) -> None:
+    """Print a line below a table, indented where it wraps, too."""
+    console.print(Padding(Text.from_markup(markup), (0, 0, 0, 2)))
 
 
 __all__ = ["show_case_line", "show_comparison", "show_injection", "show_path", "show_verdicts"]
