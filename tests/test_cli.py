@@ -129,6 +129,9 @@ def test_knobs_reach_card_and_detector(home: Path) -> None:
         (["detector.finite_checks.pacience=3"], "unknown knob 'pacience'"),
         (["-m", "bug=none,sofmax_dim"], "did you mean softmax_dim"),
         (["search_path=[/no/such/folder]"], "there is no folder /no/such/folder"),
+        (["softmax_dim"], "'softmax_dim' is no setting: did you mean bug=softmax_dim?"),
+        (["-m", "bug=none", "quick"], "'quick' is no setting: settings are given as name=value"),
+        (["bug=none", f"results={ROOT}/README.md"], f"results: {ROOT}/README.md is a file; give a folder"),
     ],
 )
 def test_wrong_name_gets_the_nearest_right_one(arguments: Sequence[str], expected: str, tmp_path: Path) -> None:

@@ -155,6 +155,19 @@ def test_sweep_killed_three_times_ends_with_the_same_leaderboard(tmp_path: Path)
     assert_survives(tmp_path / "home", arguments, tmp_path / "undisturbed", kills=3, seed=seed)
 
 
+def test_interrupted_run_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    arguments = ["bug=lr_too_high", "workload=char_lm", "workload.config.epochs=1000", "plot=false"]
+    process = start(tmp_path, *arguments, f"results={tmp_path / 'results'}")
+    traces = tmp_path / "results" / "runs" / "traces"
+    while not list(traces.glob(".*")):  # a draft: it trains, and would for ten minutes
+        time.sleep(0.1)
+        assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGTERM)  # does what Ctrl-C does, which may be ignored in what a script starts
+    output = finish(process, 130)
+    assert "bugbench: interrupted. What was trained is kept: the same command goes on." in output
+    assert [path for path in traces.iterdir() if not DRAFT.fullmatch(path.name)] == []
+
+
 def training_workers(harness: int) -> list[int]:
     """Return the training workers that are children of a process."""
     found = []

@@ -29,7 +29,8 @@ def test_figures_of_a_sweep() -> None:
         verdict_seconds=0.004,  # of 2, 4 and 12 ms: neither the rerun nor the crash counts
     )
     assert figures.line == (
-        "45.0 s on 2 cores; 3 programs trained in 60.0 s of core time, so 1.50 times bare training; "
+        "45.0 s on 2 cores; 3 programs trained in 60.0 s of core time: 1.50 times as long as training "
+        "alone would take; "
         "480 labelled runs a core-hour; a verdict in 4.0 ms."
     )
 

@@ -72,8 +72,8 @@ class Throughput:
             parts.append("nothing had to be trained")
         else:
             parts.append(
-                f"{self.trained_runs} programs trained in {_clock(self.training_seconds)} of core time, so "
-                f"{self.overhead:.2f} times bare training"
+                f"{self.trained_runs} programs trained in {_clock(self.training_seconds)} of core time: "
+                f"{self.overhead:.2f} times as long as training alone would take"
             )
         if self.cases_per_core_hour is not None:
             parts.append(f"{self.cases_per_core_hour:.0f} labelled runs a core-hour")
