@@ -21,7 +21,7 @@ from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.pools import judge_pool, secrets, train_pool
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
-from bugbench.runner import Case, Outcome, Run, digest, onset, prepare
+from bugbench.runner import Case, Outcome, Run, digest, onset, prepare_seeds
 from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
 from bugbench.store import HarnessFailure, Store
 from bugbench.worker import DEFAULT_MEMORY
@@ -76,7 +76,7 @@ def run_job(
     store = Store(plan.results, train_pool(plan.workers, plan.train_memory), plan.train_seconds)
     judging = judge_pool(plan.workers, plan.isolation, secrets(catalogue, plan.results), plan.judge_memory)
     bench = Bench(plan.results, judging, plan.judge_seconds)
-    cases = [prepare(plan.card, workload, seed) for workload in plan.workloads for seed in plan.seeds]
+    cases = [case for workload in plan.workloads for case in prepare_seeds(plan.card, workload, plan.seeds)]
     names: dict[str, str] = {}
     runs, twins = [], []
     for case in cases:

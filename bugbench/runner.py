@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -104,11 +105,24 @@ def _recorder() -> tuple[list[str], list[str]]:
 
 def prepare(card: Card, workload: Workload, seed: int) -> Case:
     """Apply the card; raises what :func:`bugbench.catalogue.apply` raises."""
+    return prepare_seeds(card, workload, [seed])[0]
+
+
+def prepare_seeds(card: Card, workload: Workload, seeds: Iterable[int]) -> list[Case]:
+    """Apply the card once, for several cases; raises what :func:`bugbench.catalogue.apply` raises."""
     edited, config, twin_config = apply(card, workload)
     offset = config.pop("seed") - twin_config.pop("seed")  # the control `other_seed` shifts it
-    run = Run(workload, edited.source, {**config, "seed": seed + offset})
-    twin = Run(workload, workload.source, {**twin_config, "seed": seed})
-    return Case(card, workload, seed, run, twin, edited.lines)
+    return [
+        Case(
+            card,
+            workload,
+            seed,
+            run=Run(workload, edited.source, {**config, "seed": seed + offset}),
+            twin=Run(workload, workload.source, {**twin_config, "seed": seed}),
+            lines=edited.lines,
+        )
+        for seed in seeds
+    ]
 
 
 def reported_value(metrics: pd.DataFrame, report: dict[str, Any], oracle: dict[str, Any]) -> float | None:

@@ -20,7 +20,7 @@ from bugbench.pools import train_pool
 from bugbench.records import impact_of, merge_impact, read_impact
 from bugbench.report.catalogue_page import page
 from bugbench.report.leaderboard import csv
-from bugbench.runner import Case, prepare
+from bugbench.runner import Case, prepare_seeds
 from bugbench.store import HarnessFailure, Store
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -30,11 +30,11 @@ def cases_of(catalogue: Catalogue, bugs: Sequence[str], workloads: Sequence[str]
     """Return every case of these bugs on those of these workloads that they apply to."""
     chosen = [catalogue.workload(name) for name in workloads]
     return [
-        prepare(card, workload, seed)
+        case
         for card in map(catalogue.card, bugs)
         for workload in chosen
         if catalogue.why_not(card, workload) is None
-        for seed in range(seeds)
+        for case in prepare_seeds(card, workload, range(seeds))
     ]
 
 
