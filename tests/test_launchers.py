@@ -71,8 +71,7 @@ def everything(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return all that a sweep found, measured times left out: its verdicts and its leaderboard."""
     from bugbench.records import Records
 
-    records = Records(folder / "out of the way")
-    verdicts = records.verdicts(records.read()).drop(columns="seconds")
+    verdicts = Records(folder / "out of the way").read().verdicts.drop(columns="seconds")
     board = pd.read_csv(folder / "out of the way" / "leaderboard.csv").drop(columns="median_seconds")
     return verdicts.sort_values(["workload", "bug", "detector"], ignore_index=True), board
 
@@ -82,7 +81,7 @@ def workers(folder: Path) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.readlink(entry / "cwd").startswith(str(folder)) and b"bugbench.worker" in _line(entry):
+            if os.readlink(entry / "cwd").startswith(str(folder)) and b"bugbench.serving" in _line(entry):
                 found.append(int(entry.name))
     return found
 
