@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bugbench.names import unknown
-from bugbench.plugins import CatalogueError, is_own_oracle
+from bugbench.plugins import CatalogueError, is_own_oracle, parse
 from bugbench.trace import ACCESS
 
 
@@ -34,7 +34,7 @@ def read_declaration(path: Path) -> Declaration:
             accesses, and knobs whose defaults are plain values.
     """
     try:
-        tree = ast.parse(path.read_text())
+        tree = parse(path.read_text())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CatalogueError(f"{path}: {type(error).__name__}: {error}") from error
     found = [n for n in tree.body if isinstance(n, ast.ClassDef) and "Detector" in [_last(base) for base in n.bases]]

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bugbench.plugins import PACKAGE, project_folder
+from bugbench.plugins import PACKAGE, parse, project_folder
 
 LEVELS = ("namespaces", "landlock", "process")
 SYSTEM = (
@@ -118,7 +118,7 @@ def raw_data(datasets: Iterable[Path]) -> list[Path]:
     """
     origins = set()
     for module in datasets:
-        for node in ast.parse(module.read_text()).body:
+        for node in parse(module.read_text()).body:
             if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == ["ORIGIN"]:
                 origins.add(ast.literal_eval(node.value))
     readable = _libraries()

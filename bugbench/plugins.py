@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,6 +17,18 @@ PACKAGE = Path(__file__).resolve().parent
 RECORDER_FILES = (  # whose code runs within a program's own
     *("recorder.py", "watching.py", "tensor_summary.py", "statistics_log.py", "sample_log.py", "trace_writer.py"),
 )
+
+
+_parsing = threading.Lock()
+
+
+def parse(source: str) -> ast.Module:
+    """Return the syntax tree of a program, as ``ast.parse`` does, but safely from several threads.
+
+    Until Python 3.12 two threads at it may both get a SystemError (python/cpython#106905: they share a counter).
+    """
+    with _parsing:
+        return ast.parse(source)
 
 
 class CatalogueError(ValueError):
@@ -81,7 +94,7 @@ def sources_of(path: Path) -> list[str]:
     texts, waiting = {path: path.read_text()}, [path]
     while waiting:
         try:
-            tree = ast.parse(texts[waiting.pop()])
+            tree = parse(texts[waiting.pop()])
         except (SyntaxError, ValueError, RecursionError, MemoryError):  # it imports nothing, then
             continue
         for node in ast.walk(tree):

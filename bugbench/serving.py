@@ -77,12 +77,27 @@ def training(requests: int, answers: int) -> Handler:
 
 def judging(requests: int, answers: int) -> Handler:
     """Have traces diagnosed: on Linux each in a forked child, elsewhere in this process."""
+    _forget_editable_installation()
     if sys.platform != "linux":
         return _judging_here
     from bugbench.fork_server import ForkServer
 
     server = ForkServer(requests, answers)
     return lambda request, progress: server.isolate(request) if "level" in request else server.diagnose(request)
+
+
+def _forget_editable_installation() -> None:
+    """Let nothing of bugbench be imported but the copy that this process is given.
+
+    That copy lacks the workloads, and ``pip install -e`` leaves a finder that knows where they are: it looks packages
+    up in dictionaries of its module (``__editable___…_finder``, made by setuptools).
+    """
+    for finder in sys.meta_path:
+        module = sys.modules.get(getattr(finder, "__module__", ""))
+        for places in (getattr(module, name, None) for name in ("MAPPING", "NAMESPACES")):
+            if isinstance(places, dict):
+                for name in [name for name in places if name.partition(".")[0] == "bugbench"]:
+                    del places[name]
 
 
 def _judging_here(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
