@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bugbench.limits import base_memory, resident
+
 LEAK = 2**30  # bytes that a process may grow by, beyond its state after the first job, before it is replaced
 Progress = Callable[[dict[str, Any]], None]
 Handler = Callable[[dict[str, Any], Progress], dict[str, Any] | None]
@@ -48,7 +50,7 @@ def serve(handler: Callable[[int, int], Handler]) -> None:
             answer = {"failure": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if answer is None:
             continue
-        used = _memory()
+        used = resident(os.getpid())
         settled = settled or used
         answers.write(json.dumps(answer | ({"leaving": True} if used > settled + LEAK else {})) + "\n")
 
@@ -128,16 +130,8 @@ def _limit_memory(size: int) -> None:
     with contextlib.suppress(ImportError, OSError):
         import resource
 
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        limit = int(fields["VmData"].split()[0]) * 1024 + size
+        limit = base_memory("VmData") + size
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-
-
-def _memory() -> int:
-    """Return the bytes this process has in use, as far as the system tells."""
-    with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The measurement of what recording costs: its numbers by hand, its rows, its command."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from bugbench.overhead.recorders import CONTENDERS, Bare
 from bugbench.overhead.sweep import measure_sweep, sampled_runs
 from bugbench.runner import prepare
 
+ROOT = Path(__file__).resolve().parent.parent
 FASTEST = "diabetes_mlp"
 
 
@@ -136,3 +138,16 @@ def test_sampled_cases_are_different_and_the_same_each_time():
     assert sampled_runs(catalogue, 8) == runs
     with pytest.raises(ValueError, match="must be between 1 and"):
         sampled_runs(catalogue, 0)
+
+
+def test_readme_gives_the_figures_that_were_measured():
+    text = (ROOT / "README.md").read_text()
+    rows = pd.read_csv(ROOT / "results" / "overhead.csv").set_index(["workload", "recorder"])["ratio"]
+    table = text[text.index("### What recording costs") : text.index("## Running the suites")]
+    header = next(line for line in table.splitlines() if line.startswith("| | `"))
+    workloads = [cell.strip(" `") for cell in header.split("|")[2:-1]]
+    for label, recorder in (("everything on", "recorder"), ("curves only", "recorder_curves")):
+        cells = " | ".join(f"{rows[workload, recorder]:.2f}" for workload in workloads)
+        assert f"| {label} | {cells} |" in table
+    for recorder in ("harness", "harness_around"):
+        assert f"{rows['sweep of 50 cases', recorder]:.2f} of" in table
