@@ -65,8 +65,12 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
         check_knob(f"bug.{knob}", value, written[knob])
     card = catalogue.card(name, {**written, **knobs, "changed": changed})
     results = Path(config.results)
+    own = config.controls if card.control else {}
     if config.workload.name in CHOICES:
-        workloads = job.choose_workloads(card, config.workload.name, catalogue, job.reference_impact(results))
+        choice = own.get("workload") or config.workload.name
+        if choice not in CHOICES:
+            raise UnknownName(unknown("controls.workload", choice, CHOICES))
+        workloads = job.choose_workloads(card, choice, catalogue, job.reference_impact(results))
     else:
         known = catalogue.workload(config.workload.name)
         settings = mapping(config.workload)
@@ -79,9 +83,10 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     for detector, knobs in mapping(config.detector).items():
         declared = catalogue.detectors[detector]
         judges.append(Judge(detector, declared.file, declared.access, knobs or {}))
-    seeds = list(range(config.seeds)) if isinstance(config.seeds, int) else [int(s) for s in config.seeds]
+    given = config.seeds if own.get("seeds") is None else own["seeds"]
+    seeds = list(range(given)) if isinstance(given, int) else [int(s) for s in given]
     if not seeds:
-        raise UnknownName(f"seeds={config.seeds}: give a list of seeds such as [0,1,2], or a number of at least 1")
+        raise UnknownName(f"seeds={given}: give a list of seeds such as [0,1,2], or a number of at least 1")
     if config.isolation not in ("auto", *LEVELS):
         raise UnknownName(unknown("isolation", config.isolation, ["auto", *LEVELS]))
     limits = config.limits

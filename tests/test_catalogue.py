@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bugbench.catalogue import apply, load
 from bugbench.catalogue.__main__ import listing
+from bugbench.catalogue.hydra_groups import cards_by_family
 from bugbench.job import choose_workloads, reference_impact
 from bugbench.runner import prepare
 
@@ -154,3 +155,11 @@ def test_listing_has_what_tools_need() -> None:
     assert {"id", "fault", "family", "control"} <= set(data["bugs"][0])
     assert {"bug": "softmax_dim", "workload": "digits_cnn"} in data["cases"]
     assert json.loads(json.dumps(data)) == data
+
+
+def test_suites_of_families_hold_each_bug_once() -> None:
+    suites = cards_by_family(CATALOGUE)
+    assert sorted(name for names in suites.values() for name in names) == sorted(
+        card.id for card in CARDS.values() if not card.control
+    )
+    assert "softmax_dim" in suites["model"]

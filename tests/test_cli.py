@@ -194,3 +194,16 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
 
 def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
     assert "run `python -m bugbench` first" in bugbench(module="bugbench.report", cwd=tmp_path, code=1)
+
+
+def test_suite_of_a_family_and_controls_with_seeds_of_their_own(tmp_path: Path) -> None:
+    settings = [f"workload={FAST}", "detector=[oracle]", "seeds=1", "controls.seeds=2"]
+    output = bugbench("suite=data", "bug=nan_inputs,other_seed", *settings, cwd=tmp_path)
+    cases = tmp_path / "results" / "runs" / "cases" / FAST
+    assert sorted(str(path.parent.relative_to(cases)) for path in cases.glob("*/*/case.json")) == [
+        "nan_inputs/seed-0",
+        "other_seed/seed-0",
+        "other_seed/seed-1",
+    ]
+    assert "Leaderboard" in output
+    assert "unknown suite 'dat': did you mean data" in bugbench("suite=dat", cwd=tmp_path, code=1)

@@ -30,9 +30,22 @@ def register(catalogue: Catalogue) -> None:
         store.store(group="detector", name=name, package=f"detector.{name}", node=node)
     # one node, not a list of defaults: Hydra composes each job twice, and each default costs it 3 ms
     store.store(group="detector", name="all", node=knobs)
+    for family, cards in cards_by_family(catalogue).items():
+        params = {"bug": ",".join(cards), "workload": "all"}
+        sweep = {"mode": "MULTIRUN", "sweeper": {"params": params}}
+        store.store(group="suite", name=family, package="_global_", node={"seeds": 5, "hydra": sweep})
     for name, workload in catalogue.workloads.items():
         if not (project_folder("conf") / "workload" / f"{name}.yaml").exists():
             store.store(group="workload", name=name, node=dict(workload.settings))
+
+
+def cards_by_family(catalogue: Catalogue) -> dict[str, list[str]]:
+    """Return the bugs of each family of faults that has any."""
+    families: dict[str, list[str]] = {}
+    for name, card in catalogue.cards.items():
+        if card["fault"] in catalogue.faults:
+            families.setdefault(catalogue.faults[card["fault"]]["family"], []).append(name)
+    return families
 
 
 def knobs_of_card(catalogue: Catalogue, name: str) -> dict[str, Any]:
@@ -50,7 +63,10 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
         "bug": catalogue.cards,
         "workload": [*catalogue.workloads, *CHOICES],
         "detector": [*catalogue.detectors, "all"],
-        "suite": [p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")],
+        "suite": [
+            *(p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")),
+            *cards_by_family(catalogue),
+        ],
     }
     arguments = list(arguments)
     _check_words(arguments, catalogue)
