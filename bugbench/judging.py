@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from bugbench.answers import failure
 from bugbench.integrity import Damaged, read_sealed, warn, write_sealed
+from bugbench.isolation import LEVELS
 from bugbench.judging_worker import JudgingWorker
 from bugbench.plugins import PACKAGE, is_own_oracle, sources_of
 from bugbench.runner import digest
@@ -71,8 +72,9 @@ class Bench:
     def judge(self, exhibit: Exhibit, judge: Judge, again: bool = False) -> dict[str, Any]:
         """Return ``status``, ``reason``, ``suspects``, ``seconds`` and ``alarm_step`` of one diagnosis.
 
-        A stored one is taken unless ``again``, or unless it was reached at a weaker level than is asked for. What may
-        go better at the next attempt is not stored: time-outs, deaths of the process, and a missing tool.
+        A stored one is taken unless ``again``, or unless it was reached at another level than is asked for, or with
+        "auto" at a weaker one than this machine offers. What may go better at the next attempt is not stored:
+        time-outs, deaths of the process, and a missing tool.
 
         Raises:
             NotConfined: no judging process can be started at the level asked for.
@@ -84,7 +86,7 @@ class Bench:
         if not again:
             try:
                 stored = read_sealed(path)
-                if stored["isolation"] in self.pool.workers[0].accepted:
+                if self._stands(stored["isolation"]):
                     return stored
             except FileNotFoundError:
                 pass
@@ -102,6 +104,17 @@ class Bench:
         """Judge many pairs, ``workers`` at a time, in the order given."""
         with ThreadPoolExecutor(workers) as executor:
             return list(executor.map(lambda pair: self.judge(pair[0], pair[1], again), pairs))
+
+    def _stands(self, level: str) -> bool:
+        """Tell whether an answer reached at ``level`` is as good as one that would be reached now."""
+        asked = self.pool.workers[0].asked
+        if asked != "auto":
+            return level == asked
+        if level == LEVELS[0]:
+            return True
+        with self.pool.borrow() as worker:
+            worker.start()
+            return level in LEVELS[: LEVELS.index(worker.level) + 1]
 
     def _alarm_step(self, exhibit: Exhibit, judge: Judge) -> int | None:
         """Return the last step of the shortest prefix of the trace that raises an alarm."""

@@ -34,14 +34,14 @@ class JudgingWorker(Worker):
 
     Attributes:
         level: how the running process is confined.
-        accepted: the levels that are as strong as what was asked for.
+        asked: the argument ``isolation``.
         notice: a sentence on why it is not confined more strongly; empty if it is, or if no more was asked for.
     """
 
     def __init__(self, isolation: str = "auto", hidden: Iterable[Path] = (), memory: int = JUDGE_MEMORY) -> None:
         super().__init__("judge", memory)
         self.levels = LEVELS if isolation == "auto" else (isolation,)
-        self.accepted = LEVELS[: LEVELS.index(self.levels[-1]) + 1]
+        self.asked = isolation
         self.hidden = tuple(hidden)
         self.level = self.notice = ""
         self._placed: dict[Hashable, Path] = {}
