@@ -54,7 +54,7 @@ def _micrographs(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images and masks, both (size, 32, 32), uint8, in the order of their plates."""
     generator = np.random.default_rng(seed)
     plates = np.sort(np.arange(size) % PLATES)
-    pairs = [_micrograph(generator, exposure) for exposure in np.linspace(0.5, 1.5, PLATES)[plates]]
+    pairs = [_micrograph(generator, exposure) for exposure in np.linspace(0.8, 1.2, PLATES)[plates]]
     images, masks = zip(*pairs, strict=True)
     return np.stack(images), np.stack(masks)
 
