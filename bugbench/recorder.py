@@ -106,8 +106,15 @@ class Recorder:
     # -- what a program calls ------------------------------------------------------------------------------------
 
     def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, name: str = "") -> None:
-        """Follow a model and its optimizer; call once for each pair, with a name if there are several."""
-        self._watched.append(Watched(self, model, optimizer, f"{name}." if name else ""))
+        """Follow a model and its optimizer; call once for each pair, with a name if there are several.
+
+        Called again with the same name, as after a checkpoint is loaded into new objects, it follows those instead.
+        """
+        prefix = f"{name}." if name else ""
+        for earlier in [watched for watched in self._watched if watched.prefix == prefix]:
+            earlier.remove()
+            self._watched.remove(earlier)
+        self._watched.append(Watched(self, model, optimizer, prefix))
 
     def log_batch(
         self,

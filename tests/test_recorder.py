@@ -346,6 +346,23 @@ def test_learning_rate_follows_its_schedule(loop):
     assert orders(trace) == [USUAL] * 3
 
 
+def test_model_watched_again_takes_the_place_of_the_earlier_one(tmp_path):
+    """After a checkpoint is loaded into new objects, the rate and the calls are those of the new optimizer."""
+    loop = Loop(tmp_path / "trace", lr=0.5)
+    loop.step()
+    earlier = loop.optimizer
+    loop.model = line()
+    loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.125)
+    loop.run.watch(loop.model, loop.optimizer)
+    loop.step()
+    earlier.zero_grad()
+    loop.step()
+    trace = loop.trace()
+    assert list(trace.steps["lr"]) == [0.5, 0.125, 0.125]
+    assert orders(trace) == [USUAL] * 3
+    assert trace.meta["sizes"] == {"parameters": 2}
+
+
 def test_several_models_with_names(tmp_path):
     run = Recorder(tmp_path / "trace")
     models = {"generator": line(), "critic": line()}
