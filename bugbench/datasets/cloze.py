@@ -1,7 +1,7 @@
 """Gaps in the Python documentation: which of eight small words stood there?
 
 A cloze test (Taylor, Cloze procedure, Journalism Quarterly 30(4), 1953) on the text of ``pydoc_data.topics``: in a
-sentence one of ``is, the, of, to, and, be, by, not`` is replaced by ``___``, and up to ten words on either side are
+sentence one of ``is, the, of, to, and, be, by, not`` is replaced by ``___``, and up to six words on either side are
 left to tell which it was. The words around a gap tell much, their order tells more, and now and then several words
 would do. A sentence that occurs in several topics is kept once.
 
@@ -26,7 +26,7 @@ ORIGIN = "pydoc_data"
 
 WORDS = ["is", "the", "of", "to", "and", "be", "by", "not"]
 GAP = "___"
-CONTEXT = 10  # words on either side, at most
+CONTEXT = 6  # words on either side, at most
 SHORTEST, LONGEST = 5, 40  # words of a sentence; what is longer is a table
 MOST = 900  # examples of one word, so that "the" does not outnumber all others
 SAMPLE_SIZE = 64

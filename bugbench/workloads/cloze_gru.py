@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from bugbench import recorder
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 PADDING, UNKNOWN = 0, 1
@@ -21,16 +21,15 @@ class GapGRU(nn.Module):
     def __init__(self, vocabulary_size, words, width, dropout):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, width, padding_idx=PADDING)
-        self.gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(width, width, batch_first=True)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * width, words)
+        self.head = nn.Linear(width, words)
 
     def forward(self, tokens):
         mask = tokens != PADDING
         x = self.dropout(self.embedding(tokens))
-        # Packed, so that the way back starts at the last word and not in the padding.
-        packed = pack_padded_sequence(x, mask.sum(dim=1), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+        states, _ = self.gru(x)
+        # The text tells, not the padding behind it.
         states = states.masked_fill(~mask.unsqueeze(-1), float("-inf"))
         pooled = states.amax(dim=1)
         return self.head(self.dropout(pooled))
