@@ -16,7 +16,7 @@ PADDING, UNKNOWN = 0, 1
 
 
 class GapGRU(nn.Module):
-    """Token indices (batch, length), filled up with PADDING, in; logits (batch, words) out."""
+    """Token indices (batch, length), each row filled up with PADDING at its end, in; logits (batch, words) out."""
 
     def __init__(self, vocabulary_size, words, width, dropout):
         super().__init__()
@@ -29,7 +29,6 @@ class GapGRU(nn.Module):
         mask = tokens != PADDING
         x = self.dropout(self.embedding(tokens))
         states, _ = self.gru(x)
-        # The text tells, not the padding behind it.
         states = states.masked_fill(~mask.unsqueeze(-1), float("-inf"))
         pooled = states.amax(dim=1)
         return self.head(self.dropout(pooled))
@@ -44,7 +43,7 @@ def load_data(data_dir):
 
 
 def split(texts, targets, sentences):
-    """Hold out every sixth sentence, with all of its gaps."""
+    """Hold out a sixth for validation."""
     held_out = torch.isin(sentences, sentences.unique()[5::6])
     train_rows, val_rows = (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
     train_texts, val_texts = [texts[i] for i in train_rows], [texts[i] for i in val_rows]

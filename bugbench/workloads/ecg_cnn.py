@@ -51,7 +51,6 @@ def load_data(data_dir):
     annotations = pd.read_csv(data_dir / "annotations.csv").set_index("record")
     paths = sorted((data_dir / "records").glob("*.npy"))
     signals = np.stack([np.load(path) for path in paths])
-    # The annotations are in another order than the files.
     annotations = annotations.loc[[path.stem for path in paths]]
     targets = torch.tensor([findings.index(finding) for finding in annotations["finding"]])
     patients = torch.tensor(annotations["patient"].to_numpy())
@@ -59,7 +58,7 @@ def load_data(data_dir):
 
 
 def split(inputs, targets, patients):
-    """Hold out every fifth patient, with all records."""
+    """Hold out a fifth for validation."""
     held_out = torch.isin(patients, patients.unique()[4::5])
     return inputs[~held_out], targets[~held_out], inputs[held_out], targets[held_out]
 
