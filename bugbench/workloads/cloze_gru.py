@@ -68,13 +68,13 @@ def encode(text, vocabulary):
 
 def collate(batch):
     """Fill the sequences of a batch up to the length of its longest."""
-    sequences, targets = zip(*batch)
+    sequences, targets = zip(*batch, strict=True)
     return pad_sequence(sequences, batch_first=True, padding_value=PADDING), torch.stack(targets)
 
 
 def build_loaders(train_texts, train_targets, val_texts, val_targets, vocabulary, config):
-    train_set = list(zip([encode(text, vocabulary) for text in train_texts], train_targets))
-    val_set = list(zip([encode(text, vocabulary) for text in val_texts], val_targets))
+    train_set = list(zip([encode(text, vocabulary) for text in train_texts], train_targets, strict=True))
+    val_set = list(zip([encode(text, vocabulary) for text in val_texts], val_targets, strict=True))
     train_loader = DataLoader(train_set, batch_size=config.batch_size, shuffle=True, collate_fn=collate)
     val_loader = DataLoader(val_set, batch_size=config.batch_size, collate_fn=collate)
     return train_loader, val_loader
