@@ -39,7 +39,8 @@ def load_data(data_dir):
     table = pd.read_csv(data_dir / "gaps.csv")
     words = json.loads((data_dir / "words.json").read_text())
     targets = torch.tensor([words.index(word) for word in table["word"]])
-    return table["text"].to_list(), targets, torch.tensor(table["sentence"].to_numpy()), words
+    sentences = torch.tensor(table["sentence"].to_numpy())
+    return table["text"].to_list(), targets, sentences, words
 
 
 def split(texts, targets, sentences):
