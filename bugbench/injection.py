@@ -232,7 +232,7 @@ def _replace(source: str, match: Match, edit: Edit) -> str:
     wanted = {name for name, value in match.bound.items() if value.loose}
     if _expression(edit.text) in LOOSE and layout.meaning(build(frozenset({*wanted, ""}))):
         wanted.add("")
-    intended = layout.meaning(build(frozenset(wanted)))
+    intended = layout.meaning(build(frozenset(wanted))) if wanted else None
     for name in sorted(wanted):  # all of them where parentheses are not even allowed
         if intended is None or layout.meaning(build(frozenset(wanted - {name}))) == intended:
             wanted.remove(name)
@@ -284,6 +284,7 @@ def _put_after(source: str, match: Match, node: SgNode, edit: Edit) -> str:
     return layout.put_after(source, start, end, text, _is_definition(node))
 
 
+@functools.lru_cache(maxsize=256)
 def _syntax_error(source: str) -> str:
     try:
         ast.parse(source)

@@ -250,6 +250,8 @@ def reference_impact(results: Path) -> pd.DataFrame | None:
 def choose_workloads(card: Card, choice: str, catalogue: Catalogue, impact: pd.DataFrame | None) -> list[Workload]:
     """Return the workloads a job runs on: "auto" is where the bug bites hardest, "all" every one it applies to.
 
+    A card that bites nowhere, as a control should, takes one by its name, so that many of them spread evenly.
+
     Raises:
         UnknownName: the card applies to no workload, with the reason for each.
     """
@@ -273,7 +275,8 @@ def choose_workloads(card: Card, choice: str, catalogue: Catalogue, impact: pd.D
         misreport = abs(row["report_shift"]) / width
         return 1.0 + max(row["effect_share"], misreport) + (2.0 if row["state"] == "crashed" else 0.0)
 
-    return [max(applicable, key=bite)]
+    hardest = max(applicable, key=bite)
+    return [hardest if bite(hardest) > 0 else applicable[int(digest(card.id), 16) % len(applicable)]]
 
 
 def measured_impact(results: Path, records: Sequence[Record]) -> pd.DataFrame:

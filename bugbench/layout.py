@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ast_grep_py import SgNode, SgRoot
 from bugbench.binding import BRACKETS, Bound, indent_at, span
@@ -107,6 +108,7 @@ def wrap_line(source: str, number: int) -> str:
     return source
 
 
+@lru_cache(maxsize=256)  # of a healthy program it is asked for each card
 def meaning(source: str) -> str | None:
     """The program without its layout; None where it is no program."""
     try:

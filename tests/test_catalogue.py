@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = load()
 CARDS = {name: CATALOGUE.card(name) for name in CATALOGUE.cards}
 PAIRS = [(card.id, w.name) for card in CARDS.values() for w in CATALOGUE.applicable(card)]
+EDITED_PAIRS = [(bug, workload) for bug, workload in PAIRS if CARDS[bug].variants]
 OTHER_PAIRS = [(b, w) for b in CARDS for w in CATALOGUE.workloads if (b, w) not in PAIRS]
 NAMED_BY_THE_USER = [
     *("softmax_dim", "unshuffled_loader", "unshifted_lm_labels", "missing_normalization", "nan_inputs"),
@@ -37,7 +38,7 @@ def test_card_changes_what_it_applies_to(bug: str, workload: str) -> None:
         assert f"{workload}.py" in case.diff
 
 
-@pytest.mark.parametrize(("bug", "workload"), [p for p in PAIRS if CARDS[p[0]].variants])
+@pytest.mark.parametrize(("bug", "workload"), EDITED_PAIRS)
 def test_edited_program_betrays_nothing(bug: str, workload: str) -> None:
     """Nothing in the text tells that something was injected: no name of a bug, no new comment."""
     source = CATALOGUE.workloads[workload].source
@@ -48,13 +49,26 @@ def test_edited_program_betrays_nothing(bug: str, workload: str) -> None:
     assert not [name for name in bugs if re.search(rf"\b{name}\b", edited)]
 
 
-@pytest.mark.parametrize(("bug", "workload"), [p for p in PAIRS if CARDS[p[0]].variants])
-def test_edited_program_is_formatted(bug: str, workload: str) -> None:
+@pytest.fixture(scope="module")
+def reformatted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What ruff would change in the edited programs: all at once, since its start takes longer than a file."""
+    folder = tmp_path_factory.mktemp("edited")
+    for bug, workload in EDITED_PAIRS:
+        edited = apply(CARDS[bug], CATALOGUE.workloads[workload])[0].source
+        (folder / f"{bug}-{workload}.py").write_text(edited)
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    done = subprocess.run([*command, str(folder)], text=True, capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert (done.returncode == 1) == bool(done.stdout)
+    assert re.search(rf"(?<!\d){len(EDITED_PAIRS)} files? already", done.stderr) or done.stdout, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("bug", "workload"), EDITED_PAIRS)
+def test_edited_program_is_formatted(bug: str, workload: str, reformatted: str) -> None:
     """A person's editor would have formatted it; an odd blank line would tell."""
-    edited = apply(CARDS[bug], CATALOGUE.workloads[workload])[0].source
-    command = [sys.executable, "-m", "ruff", "format", "--diff", "--stdin-filename", "program.py", "-"]
-    done = subprocess.run(command, input=edited, text=True, capture_output=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stdout
+    place = reformatted.find(f"/{bug}-{workload}.py")
+    assert place < 0, reformatted[place : place + 3000]
 
 
 @pytest.mark.parametrize(("bug", "workload"), OTHER_PAIRS)
@@ -150,11 +164,22 @@ def test_auto_takes_the_workload_on_which_the_bug_bites_hardest() -> None:
 
 
 def test_listing_has_what_tools_need() -> None:
-    data = listing(CATALOGUE)
-    assert set(data) == {"bugs", "faults", "workloads", "detectors", "cases"}
+    data = listing(CATALOGUE, reference_impact(ROOT / "results"))
+    assert set(data) == {"bugs", "faults", "workloads", "detectors", "suites", "cases"}
     assert {"id", "fault", "family", "control"} <= set(data["bugs"][0])
-    assert {"bug": "softmax_dim", "workload": "digits_cnn"} in data["cases"]
+    assert {"bug": "softmax_dim", "workload": "digits_cnn", "state": "degraded"} in data["cases"]
     assert json.loads(json.dumps(data)) == data
+
+
+def test_half_of_the_cases_of_a_suite_are_controls() -> None:
+    """Counted by hand from the pairs: bugs five seeds and controls twelve in one, one and three in the other."""
+    suites = {suite["id"]: suite for suite in listing(CATALOGUE)["suites"]}
+    controls = sum(CARDS[bug].control for bug, _ in PAIRS)
+    assert suites["full"]["bug_cases"] == 5 * (len(PAIRS) - controls)
+    assert suites["full"]["control_cases"] == 12 * controls
+    assert suites["quick"]["bug_cases"] == sum(not card.control for card in CARDS.values())
+    assert suites["quick"]["control_cases"] == 3 * sum(card.control for card in CARDS.values())
+    assert all(suite["control_share"] >= 0.45 for suite in suites.values())
 
 
 def test_suites_of_families_hold_each_bug_once() -> None:

@@ -5,16 +5,28 @@ import json
 import sys
 from typing import Any
 
+import pandas as pd
+import yaml
 from bugbench.catalogue import Catalogue, load, search_path_of
+from bugbench.impact import is_harmful
+from bugbench.job import reference_impact
+from bugbench.plugins import project_folder
 from bugbench.scoring import tier
 from rich.console import Console
 from rich.table import Table
 
 
-def listing(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
-    """Return bugs, faults, workloads, detectors and cases (which bug applies to which workload)."""
+def listing(catalogue: Catalogue, impact: pd.DataFrame | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Return bugs, faults, workloads, detectors, suites, and cases: which bug applies where.
+
+    Args:
+        catalogue: what to list.
+        impact: the impact table, of which each case gets its ``state`` (None where it was not measured).
+    """
     cards = [catalogue.card(name) for name in catalogue.cards]
     families = {f: entry["family"] for f, entry in catalogue.faults.items()} | {"none": "none"}
+    states = {} if impact is None else {(row.bug, row.workload): row.state for row in impact.itertuples()}
+    places = {c.id: [w.name for w in catalogue.applicable(c)] for c in cards}
     return {
         "bugs": [
             {"id": c.id, "fault": c.fault, "family": families[c.fault], "control": c.control, "title": c.title}
@@ -37,20 +49,36 @@ def listing(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
             {"id": name, "access": sorted(d.access), "tier": tier(d.access), "knobs": dict(d.knobs)}
             for name, d in catalogue.detectors.items()
         ],
-        "cases": [{"bug": c.id, "workload": w.name} for c in cards for w in catalogue.applicable(c)],
+        "suites": [suite(name, catalogue, places) for name in ("quick", "full")],
+        "cases": [{"bug": bug, "workload": w, "state": states.get((bug, w))} for bug in places for w in places[bug]],
     }
 
 
-def show(catalogue: Catalogue, console: Console) -> None:
+def suite(name: str, catalogue: Catalogue, places: dict[str, list[str]]) -> dict[str, Any]:
+    """Return how many cases of bugs and of controls a suite holds, given the workloads that each card applies to."""
+    settings = yaml.safe_load((project_folder("conf") / "suite" / f"{name}.yaml").read_text())
+    general = {"seeds": settings["seeds"], "workload": settings["hydra"]["sweeper"]["params"].get("workload", "auto")}
+    counts = {"bug": 0, "control": 0}
+    for bug, workloads in places.items():
+        kind = "control" if catalogue.cards[bug]["fault"] == "none" else "bug"
+        chosen = general | (settings["controls"] if kind == "control" else {})
+        counts[kind] += chosen["seeds"] * (1 if chosen["workload"] == "auto" else len(workloads))
+    share = counts["control"] / sum(counts.values())
+    return {"id": name, "bug_cases": counts["bug"], "control_cases": counts["control"], "control_share": share}
+
+
+def show(catalogue: Catalogue, impact: pd.DataFrame | None, console: Console) -> None:
     """Print the catalogue as tables."""
-    data = listing(catalogue)
-    applies = {(case["bug"], case["workload"]) for case in data["cases"]}
+    data = listing(catalogue, impact)
+    state = {(case["bug"], case["workload"]): case["state"] for case in data["cases"]}
     names = [w["id"] for w in data["workloads"]]
-    bugs = Table(title="Bugs and controls (● applies)", title_justify="left")
-    for column in ("bug", "fault", "family", *names):
-        bugs.add_column(column, justify="center" if column in names else "left", overflow="fold")
+    bugs = Table(title="Bugs and controls, and what they do on each workload", title_justify="left")
+    for column in ("bug", "fault", "family"):
+        bugs.add_column(column, overflow="fold")
+    for number, _ in enumerate(names, 1):
+        bugs.add_column(str(number), justify="center", no_wrap=True)
     for bug in sorted(data["bugs"], key=lambda b: (b["control"], b["family"], b["id"])):
-        marks = ["●" if (bug["id"], name) in applies else "" for name in names]
+        marks = [_mark(state[bug["id"], name]) if (bug["id"], name) in state else "" for name in names]
         fault = "[dim]control[/]" if bug["control"] else bug["fault"]
         bugs.add_row(bug["id"], fault, "" if bug["control"] else bug["family"], *marks)
     detectors = Table(title="Detectors", title_justify="left")
@@ -60,12 +88,24 @@ def show(catalogue: Catalogue, console: Console) -> None:
         knobs = ", ".join(f"{k}={v}" for k, v in detector["knobs"].items())
         detectors.add_row(detector["id"], " + ".join(detector["access"]), knobs)
     console.print(bugs)
+    console.print(", ".join(f"{number} {name}" for number, name in enumerate(names, 1)), highlight=False)
+    console.print("● does harm   ○ applies, does none (for a control: as it should)   · applies, not measured\n")
     console.print(detectors)
     shown = sum(bool(f["bugs"]) for f in data["faults"])
+    controls = sum(b["control"] for b in data["bugs"])
     console.print(
-        f"{len(data['bugs'])} cards ({sum(b['control'] for b in data['bugs'])} controls) for {shown} of "
-        f"{len(data['faults'])} faults, {len(names)} workloads, {len(data['cases'])} cases a seed."
+        f"{len(data['bugs'])} cards ({controls} controls) for {shown} of {len(data['faults'])} faults on "
+        f"{len(names)} workloads: {len(data['cases'])} cases a seed."
     )
+    for entry in data["suites"]:
+        cases = f"{entry['bug_cases']} cases of bugs and {entry['control_cases']} of controls"
+        console.print(f"suite={entry['id']}: {cases} ({entry['control_share']:.0%}).", highlight=False)
+
+
+def _mark(state: str | None) -> str:
+    if state is None:
+        return "·"
+    return "●" if is_harmful(state) else "○"
 
 
 def main(arguments: list[str]) -> None:
@@ -75,12 +115,13 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     try:
         catalogue = load(options.search_path)
+        impact = reference_impact(project_folder("results"))
     except (ValueError, LookupError) as error:
         sys.exit(f"bugbench: {error}")
     if options.format == "json":
-        print(json.dumps(listing(catalogue), indent=1))
+        print(json.dumps(listing(catalogue, impact), indent=1))
     else:
-        show(catalogue, Console())
+        show(catalogue, impact, Console())
 
 
 if __name__ == "__main__":
