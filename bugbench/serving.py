@@ -66,6 +66,8 @@ def training(requests: int, answers: int) -> Handler:
         folder = tempfile.mkdtemp(prefix="run-", dir=home)
         os.chdir(folder)
         _limit_memory(request["memory"])
+        if "data_root" in request:  # for data sets that are not part of a package; no judging process is told
+            os.environ["BUGBENCH_DATA"] = request["data_root"]
         try:
             return handle(request, progress)
         finally:
