@@ -151,7 +151,7 @@ def test_auto_takes_the_workload_on_which_the_bug_bites_hardest() -> None:
 
 def test_listing_has_what_tools_need() -> None:
     data = listing(CATALOGUE)
-    assert set(data) == {"bugs", "faults", "workloads", "detectors", "data", "model", "cases"}
+    assert set(data) == {"bugs", "faults", "workloads", "detectors", "cases"}
     assert {"id", "fault", "family", "control"} <= set(data["bugs"][0])
     assert {"bug": "softmax_dim", "workload": "digits_cnn"} in data["cases"]
     assert json.loads(json.dumps(data)) == data

@@ -18,6 +18,7 @@ import pytest
 from bugbench import image_files
 from bugbench.card import SettingError
 from bugbench.catalogue import Catalogue, CatalogueError, apply, load
+from bugbench.catalogue.__main__ import listing
 from bugbench.catalogue.hydra_groups import check_arguments
 from bugbench.catalogue.variations import read_variation
 from bugbench.datasets import cifar10, fashion_mnist, mnist
@@ -236,6 +237,8 @@ def test_traits_that_do_not_hold_are_gone(catalogue: Catalogue) -> None:
 def test_other_data_are_no_workload_of_their_own(catalogue: Catalogue) -> None:
     assert not [workload for workload in catalogue.workloads.values() if workload.variations]
     assert catalogue.varied(data=None, model=None) is catalogue
+    (listed,) = (w for w in listing(catalogue)["workloads"] if w["id"] == "digits_cnn")
+    assert (listed["data"], listed["model"]) == (["cifar10", "fashion_mnist", "mnist"], ["resnet18"])
     with pytest.raises(UnknownName, match="data=mnist: it is for digits_cnn, not for char_lm"):
         catalogue.varied(data="mnist").workload("char_lm")
     with pytest.raises(UnknownName, match="unknown data 'mnisst': did you mean mnist"):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 
 def listing(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
-    """Return bugs, faults, workloads, detectors, data and models for them, and cases (which bug applies where)."""
+    """Return bugs, faults, workloads, detectors and cases (which bug applies to which workload)."""
     cards = [catalogue.card(name) for name in catalogue.cards]
     families = {f: entry["family"] for f, entry in catalogue.faults.items()} | {"none": "none"}
     return {
@@ -30,6 +30,10 @@ def listing(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
                 "task": w.settings["task"],
                 "traits": sorted(w.traits),
                 "oracle": w.settings["oracle"]["metric"],
+                **{
+                    kind: [v.name for v in variations.values() if w.name in v.workloads]
+                    for kind, variations in catalogue.variations.items()
+                },
             }
             for w in catalogue.workloads.values()
         ],
@@ -37,10 +41,6 @@ def listing(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
             {"id": name, "access": sorted(d.access), "tier": tier(d.access), "knobs": dict(d.knobs)}
             for name, d in catalogue.detectors.items()
         ],
-        **{
-            kind: [{"id": v.name, "workloads": list(v.workloads)} for v in variations.values()]
-            for kind, variations in catalogue.variations.items()
-        },
         "cases": [{"bug": c.id, "workload": w.name} for c in cards for w in catalogue.applicable(c)],
     }
 
@@ -65,9 +65,10 @@ def show(catalogue: Catalogue, console: Console) -> None:
         detectors.add_row(detector["id"], " + ".join(detector["access"]), knobs)
     console.print(bugs)
     console.print(detectors)
-    for kind, variations in catalogue.variations.items():
-        choices = ", ".join(f"{v.name} (for {', '.join(v.workloads)})" for v in variations.values())
-        console.print(f"{kind}=: {choices or 'none'}", highlight=False, soft_wrap=True)
+    for workload in data["workloads"]:
+        words = [f"{kind}={name}" for kind in catalogue.variations for name in workload[kind]]
+        if words:
+            console.print(f"{workload['id']} also with {', '.join(words)}", highlight=False, soft_wrap=True)
     shown = sum(bool(f["bugs"]) for f in data["faults"])
     console.print(
         f"{len(data['bugs'])} cards ({sum(b['control'] for b in data['bugs'])} controls) for {shown} of "
