@@ -14,9 +14,11 @@ from bugbench import job
 from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register, settled
 from bugbench.catalogue.launchers import ONE_BY_ONE, end_with_parent
+from bugbench.image_files import ROOT_VARIABLE
 from bugbench.isolation import LEVELS
 from bugbench.judging import Judge
 from bugbench.names import UnknownName, unknown
+from bugbench.plugins import load_module
 from bugbench.pools import isolation_notices, train_pool
 from bugbench.report import terminal
 from bugbench.report.sweep import Job, Leaderboard
@@ -66,19 +68,20 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     card = catalogue.card(name, {**written, **knobs, "changed": changed})
     results = Path(config.results)
     own = config.controls if card.control else {}
+    catalogue = catalogue.varied(**{kind: config.get(kind, {}).get("name") for kind in catalogue.variations})
     if config.workload.name in CHOICES:
         choice = own.get("workload") or config.workload.name
         if choice not in CHOICES:
             raise UnknownName(unknown("controls.workload", choice, CHOICES))
         workloads = job.choose_workloads(card, choice, catalogue, job.reference_impact(results))
     else:
-        known = catalogue.workload(config.workload.name)
-        settings = mapping(config.workload)
-        changed = {k: v for k, v in settings["config"].items() if known.config.get(k) != v}
-        workloads = [replace(known, settings=settings, changed=changed)]
+        workloads = [catalogue.workload(config.workload.name).set_to(mapping(config.workload))]
         if reason := catalogue.why_not(card, workloads[0]):
             names = ", ".join(w.name for w in catalogue.applicable(card)) or "no workload"
             raise UnknownName(f"{reason}\n{card.id} applies to {names}")
+    for workload in workloads:
+        if workload.variations and hasattr(dataset := load_module(workload.dataset), "obtain"):
+            dataset.obtain(config.download)
     judges = []
     for detector, knobs in mapping(config.detector).items():
         declared = catalogue.detectors[detector]
@@ -167,6 +170,8 @@ def run_one(config: DictConfig) -> None:
     Launchers hand this function to processes on other machines by its name, so it must not be decorated.
     """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if config.data_root:
+        os.environ[ROOT_VARIABLE] = config.data_root
     if HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
         end_with_parent()
     console = Console()

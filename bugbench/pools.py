@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bugbench import image_files
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import raw_data
 from bugbench.judging_worker import JUDGE_MEMORY, JudgingWorker
@@ -41,4 +42,5 @@ def _closed_at_exit(workers: WorkerPool[Any]) -> WorkerPool[Any]:
 
 def secrets(catalogue: Catalogue, results: Path) -> tuple[Path, ...]:
     """Return what no detector may see, wherever it lies: folders of the catalogue, raw data, results."""
-    return (*catalogue.folders, *raw_data(w.dataset for w in catalogue.workloads.values()), results.resolve())
+    raw = raw_data(workload.dataset for workload in catalogue.workloads.values())
+    return (*catalogue.folders, *raw, *image_files.folders(), results.resolve())

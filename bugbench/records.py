@@ -132,9 +132,10 @@ class Records:
         """Return a line that says what is wrong with the case in ``folder``, and the command that makes it again."""
         workload, label, seed = Path(folder).parts
         bug, _, knobs = label.rstrip(")").partition("(")
-        settings, _, overrides = workload.rstrip(")").partition("(")
-        words = [f"bug={bug}", *(f"bug.{knob}" for knob in knobs.split(",") if knob), f"workload={settings}"]
-        words += [f"workload.config.{setting}" for setting in overrides.split(",") if setting]
+        name, _, overrides = workload.rstrip(")").partition("(")
+        words = [f"bug={bug}", *(f"bug.{knob}" for knob in knobs.split(",") if knob), f"workload={name}"]
+        settings = [setting for setting in overrides.split(",") if setting]
+        words += [s if s.startswith(("data=", "model=")) else f"workload.config.{s}" for s in settings]
         command = " ".join(["python -m bugbench", *words, f"seeds=[{seed.removeprefix('seed-')}]"])
         return f"case {folder}: {problem}; to make it again: {command}"
 

@@ -15,7 +15,7 @@ from bugbench import __version__
 from bugbench.card import Card
 from bugbench.catalogue import Workload, apply
 from bugbench.injection import diff
-from bugbench.plugins import PACKAGE, RECORDER_FILES
+from bugbench.plugins import PACKAGE, RECORDER_FILES, sources_of
 
 TRACE_FILES = (*RECORDER_FILES, "training.py", "attribution.py", "rerun.py")  # what a trace depends on
 
@@ -36,7 +36,7 @@ class Run:
     def key(self, data_folder: str) -> str:
         """Return the name of its trace: source, config, seed, data, data set, recorder, and versions."""
         recorder, versions = _recorder()
-        dataset = self.workload.dataset.read_text()
+        dataset = _dataset(self.workload.dataset, self.workload.dataset.read_text())
         report = {k: self.workload.settings[k] for k in ("task", "classes", "report", "oracle")}
         return digest(self.source, self.config, data_folder, dataset, report, recorder, versions)
 
@@ -101,6 +101,12 @@ class Outcome:
 def _recorder() -> tuple[list[str], list[str]]:
     """Return what every trace depends on, read once a process: a job asks for a hundred keys."""
     return [(PACKAGE / name).read_text() for name in TRACE_FILES], [__version__, version("torch"), version("numpy")]
+
+
+@cache
+def _dataset(path: Path, text: str) -> str:
+    """Return the text of a data set with that of the modules of bugbench that it imports."""
+    return "".join(sources_of(path))
 
 
 def prepare(card: Card, workload: Workload, seed: int) -> Case:

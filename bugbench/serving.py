@@ -58,6 +58,7 @@ def serve(handler: Callable[[int, int], Handler]) -> None:
 def training(requests: int, answers: int) -> Handler:
     """Train cases, each in an empty working directory; end at once when nobody waits for the answer any more."""
     _end_with(requests)
+    from bugbench.image_files import ROOT_VARIABLE
     from bugbench.training import handle
 
     home = Path.cwd()
@@ -66,6 +67,8 @@ def training(requests: int, answers: int) -> Handler:
         folder = tempfile.mkdtemp(prefix="run-", dir=home)
         os.chdir(folder)
         _limit_memory(request["memory"])
+        if "data_root" in request:  # for data sets that are not part of a package; no judging process is told
+            os.environ[ROOT_VARIABLE] = request["data_root"]
         try:
             return handle(request, progress)
         finally:

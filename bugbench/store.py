@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from bugbench import atomic, integrity
+from bugbench import atomic, image_files, integrity
 from bugbench.catalogue import Workload
 from bugbench.integrity import Damaged
 from bugbench.runner import Outcome, Run, reported_value
@@ -29,7 +29,9 @@ STALE_SECONDS = 24 * 3600.0  # a draft in which nothing was written for so long 
 DATA_SECONDS = 300.0  # that a data set may take to write its files, however short the trainings are to be
 _verified: dict[Path, tuple[Any, Outcome]] = {}  # of this process: traces as they were when their checksums matched
 _verified_data: dict[Path, Any] = {}  # likewise, folders of training data
-_written: dict[tuple[Path, Path, str], tuple[str, Any]] = {}  # names of such folders, shared by all jobs of a process
+_written: dict[
+    tuple[Path, Path, str, Path], tuple[str, Any]
+] = {}  # names of such folders, shared by all jobs of a process
 _tidied: set[Path] = set()  # stores of which this process has removed stale drafts
 
 
@@ -65,7 +67,7 @@ class Store:
         """
         if workload.dataset in self._failed:
             raise self._failed[workload.dataset]
-        key = (self.root, workload.dataset, workload.dataset.read_text())
+        key = (self.root, workload.dataset, workload.dataset.read_text(), image_files.root())
         name, signature = _written.get(key, ("", ()))
         if not name or integrity.signature(self.root / "data" / name) != signature:
             try:
@@ -78,6 +80,7 @@ class Store:
 
     def _write_data(self, dataset: Path) -> str:
         request = {"do": "data", "dataset": str(dataset), "root": str(self.root / "data")}
+        request["data_root"] = str(image_files.root())
         try:
             answer = self.pool.call(request, max(DATA_SECONDS, self.train_seconds))
         except (TimedOut, WorkerDied, OSError) as error:
@@ -179,6 +182,7 @@ class Store:
             "config": run.config,
             "data_dir": str(self.data_folder(run.workload)),
             "dataset": str(run.workload.dataset),
+            "data_root": str(image_files.root()),
             "task": run.workload.settings["task"],
             "classes": run.workload.settings["classes"],
         }

@@ -1,14 +1,14 @@
 """The catalogue: every card, workload, data set and detector, and what applies where.
 
 ``python -m bugbench.catalogue [--format json]`` lists it. Nothing is registered twice: a file in one of the folders
-``bugs/ detectors/ workloads/ datasets/ conf/workload/`` (of the project, of a folder on the search path, or of an
-installed package's entry point ``bugbench.plugins``) is all there is to do.
+``bugs/ detectors/ workloads/ datasets/ conf/{workload,data,model}/`` (of the project, of a folder on the search path,
+or of an installed package's entry point ``bugbench.plugins``) is all there is to do.
 """
 
 import inspect
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from bugbench.card import Card, CardError, SettingError, change_config, make_card, read_card
+from bugbench.catalogue.variations import KINDS, Variation, fitted, merged, read_variation, varied_source
 from bugbench.declaration import Declaration, read_declaration
 from bugbench.injection import Edited, NoMatch, inject
 from bugbench.names import UnknownName, unknown
@@ -32,6 +33,8 @@ class Workload:
     Attributes:
         settings: the whole of conf/workload/<name>.yaml.
         changed: hyperparameters that were set to another value than the file's.
+        variations: other data and another model, see :mod:`bugbench.catalogue.variations`; ``dataset`` and ``settings``
+            are then those of the variation.
     """
 
     name: str
@@ -39,10 +42,11 @@ class Workload:
     dataset: Path
     settings: Mapping[str, Any]
     changed: Mapping[str, Any] = field(default_factory=dict)
+    variations: tuple[Variation, ...] = ()
 
     @cached_property
     def source(self) -> str:
-        return self.program.read_text()
+        return varied_source(self.program.read_text(), self.variations, self.settings["roles"], self.name)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -54,13 +58,37 @@ class Workload:
 
     @property
     def label(self) -> str:
-        inner = ",".join(f"{k}={v}" for k, v in sorted(self.changed.items()))
-        return f"{self.name}({inner})" if inner else self.name
+        inner = [variation.label for variation in self.variations]
+        inner += [f"{k}={v}" for k, v in sorted(self.changed.items())]
+        return f"{self.name}({','.join(inner)})" if inner else self.name
+
+    def set_to(self, settings: Mapping[str, Any]) -> "Workload":
+        """Return the workload with its settings as they were composed from files and command line."""
+        settings = fitted(settings, self.variations, self.source) if self.variations else settings
+        changed = {k: v for k, v in settings["config"].items() if self.config.get(k) != v}
+        return replace(self, settings=settings, changed=changed)
+
+    def varied(self, variations: Sequence[Variation], datasets: Mapping[str, Path]) -> "Workload":
+        """Return the workload with other data or another model."""
+        source = varied_source(self.source, variations, self.settings["roles"], self.name)
+        settings = self.settings
+        for variation in variations:
+            settings = merged(settings, variation.settings)
+        dataset = datasets.get(settings["dataset"], self.dataset)
+        settings = fitted(settings, variations, source)
+        return replace(self, dataset=dataset, settings=settings, variations=tuple(variations))
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything there is, by name. ``faults`` maps a fault's id to {"family", "title"}; ``folders``: from outside."""
+    """Everything there is, by name.
+
+    Attributes:
+        faults: a fault's id to {"family", "title"}.
+        folders: those from outside the project.
+        datasets: a data set's name to its module.
+        variations: other data and other models for workloads, by kind and name.
+    """
 
     cards: Mapping[str, Mapping[str, Any]]
     workloads: Mapping[str, Workload]
@@ -68,6 +96,8 @@ class Catalogue:
     faults: Mapping[str, Mapping[str, str]]
     families: Mapping[str, str]
     folders: tuple[Path, ...] = ()
+    datasets: Mapping[str, Path] = field(default_factory=dict)
+    variations: Mapping[str, Mapping[str, Variation]] = field(default_factory=dict)
 
     def card(self, name: str, fields: Mapping[str, Any] | None = None) -> Card:
         """Return a card, with its knobs as in ``fields`` if given.
@@ -81,8 +111,34 @@ class Catalogue:
 
     def workload(self, name: str) -> Workload:
         if name not in self.workloads:
+            if chosen := next(iter(self.workloads.values())).variations:
+                what = " and ".join(variation.label for variation in chosen)
+                raise UnknownName(f"{what}: it is for {', '.join(self.workloads)}, not for {name}")
             raise UnknownName(unknown("workload", name, self.workloads))
         return self.workloads[name]
+
+    def varied(self, **chosen: str | None) -> "Catalogue":
+        """Return the catalogue with the workloads alone that ``data`` and ``model`` are for, with these.
+
+        Raises:
+            UnknownName: there is no such data or model, or no workload for both.
+        """
+        variations = []
+        for kind, name in chosen.items():
+            if name is not None and name not in self.variations[kind]:
+                raise UnknownName(unknown(kind, name, self.variations[kind]))
+            variations += [self.variations[kind][name]] if name is not None else []
+        if not variations:
+            return self
+        workloads = {
+            name: workload.varied(variations, self.datasets)
+            for name, workload in self.workloads.items()
+            if all(name in variation.workloads for variation in variations)
+        }
+        if not workloads:
+            what = " and ".join(variation.label for variation in variations)
+            raise UnknownName(f"{what}: there is no workload for it")
+        return replace(self, workloads=workloads)
 
     def why_not(self, card: Card, workload: Workload) -> str | None:
         """Return why ``card`` does not apply to ``workload``, or None if it does."""
@@ -140,6 +196,7 @@ def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
             "workloads": PACKAGE / "workloads",
             "datasets": PACKAGE / "datasets",
             "conf": project_folder("conf") / "workload",
+            **{kind: project_folder("conf") / kind for kind in KINDS},
         }
     ]
     folders = tuple(Path(folder).expanduser().resolve() for folder in [*search_path, *_plugin_folders()])
@@ -149,15 +206,20 @@ def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
     configs = {name: path for name, path in files["conf"].items() if name not in CHOICES}
     workloads = {name: _read_workload(name, path, files) for name, path in configs.items()}
     detectors = {name: read_declaration(path) for name, path in files["detectors"].items()}
-    return Catalogue(cards, workloads, detectors, faults, families, folders)
+    variations = {kind: {name: read_variation(kind, path) for name, path in files[kind].items()} for kind in KINDS}
+    for variation in (v for of_kind in variations.values() for v in of_kind.values()):
+        _check_variation(variation, files)
+    return Catalogue(cards, workloads, detectors, faults, families, folders, files["datasets"], variations)
 
 
 def _own_root(folder: Path) -> dict[str, Path]:
     kinds = {k: folder / k for k in ("bugs", "detectors", "workloads", "datasets")} | {"conf": folder / "conf/workload"}
+    kinds |= {kind: folder / "conf" / kind for kind in KINDS}
     if not folder.is_dir():
         raise CatalogueError(f"search_path: there is no folder {folder}")
     if not any(path.is_dir() for path in kinds.values()):
-        raise CatalogueError(f"search_path: {folder} has none of bugs/ detectors/ workloads/ datasets/ conf/workload/")
+        places = "bugs/ detectors/ workloads/ datasets/ conf/workload/ conf/data/ conf/model/"
+        raise CatalogueError(f"search_path: {folder} has none of {places}")
     return kinds
 
 
@@ -170,7 +232,7 @@ def _plugin_folders() -> list[Path]:
 
 
 def _collect(kind: str, folders: Iterable[Path]) -> dict[str, Path]:
-    ending = ".yaml" if kind in ("bugs", "conf") else ".py"
+    ending = ".yaml" if kind in ("bugs", "conf", *KINDS) else ".py"
     found: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []:
@@ -194,6 +256,16 @@ def _read_workload(name: str, path: Path, files: Mapping[str, Mapping[str, Path]
     if settings["dataset"] not in files["datasets"]:
         raise CatalogueError(f"{path}: {unknown('data set', str(settings['dataset']), files['datasets'])}")
     return Workload(name, files["workloads"][name], files["datasets"][settings["dataset"]], settings)
+
+
+def _check_variation(variation: Variation, files: Mapping[str, Mapping[str, Path]]) -> None:
+    path = files[variation.kind][variation.name]
+    for name in variation.workloads:
+        if name not in files["conf"]:
+            raise CatalogueError(f"{path}: {unknown('workload', str(name), files['conf'])}")
+    dataset = variation.settings.get("dataset")
+    if dataset is not None and dataset not in files["datasets"]:
+        raise CatalogueError(f"{path}: {unknown('data set', str(dataset), files['datasets'])}")
 
 
 def search_path_of(arguments: Iterable[str]) -> list[str]:

@@ -42,6 +42,10 @@ def listing(catalogue: Catalogue, impact: pd.DataFrame | None = None) -> dict[st
                 "task": w.settings["task"],
                 "traits": sorted(w.traits),
                 "oracle": w.settings["oracle"]["metric"],
+                **{
+                    kind: [v.name for v in variations.values() if w.name in v.workloads]
+                    for kind, variations in catalogue.variations.items()
+                },
             }
             for w in catalogue.workloads.values()
         ],
@@ -91,6 +95,10 @@ def show(catalogue: Catalogue, impact: pd.DataFrame | None, console: Console) ->
     console.print(", ".join(f"{number} {name}" for number, name in enumerate(names, 1)), highlight=False)
     console.print("● does harm   ○ applies, does none (for a control: as it should)   · applies, not measured\n")
     console.print(detectors)
+    for workload in data["workloads"]:
+        words = [f"{kind}={name}" for kind in catalogue.variations for name in workload[kind]]
+        if words:
+            console.print(f"{workload['id']} also with {', '.join(words)}", highlight=False, soft_wrap=True)
     shown = sum(bool(f["bugs"]) for f in data["faults"])
     controls = sum(b["control"] for b in data["bugs"])
     console.print(

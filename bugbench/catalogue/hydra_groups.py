@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bugbench import image_files
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue
 from bugbench.catalogue.launchers import UNBOUNDED, check_launcher
@@ -37,6 +38,10 @@ def register(catalogue: Catalogue) -> None:
     for name, workload in catalogue.workloads.items():
         if not (project_folder("conf") / "workload" / f"{name}.yaml").exists():
             store.store(group="workload", name=name, node=dict(workload.settings))
+    for kind, variations in catalogue.variations.items():
+        for name, variation in variations.items():
+            if not (project_folder("conf") / kind / f"{name}.yaml").exists():
+                store.store(group=kind, name=name, package="_global_", node=dict(variation.document))
 
 
 def cards_by_family(catalogue: Catalogue) -> dict[str, list[str]]:
@@ -67,6 +72,7 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
             *(p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")),
             *cards_by_family(catalogue),
         ],
+        **catalogue.variations,
     }
     arguments = list(arguments)
     _check_words(arguments, catalogue)
@@ -125,8 +131,9 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
         names = [n for n in chosen.get("workload", ["auto"]) if n in catalogue.workloads]
         if not names:
             raise UnknownName(f"{key}: choose a workload too, e.g. workload={next(iter(catalogue.workloads))}")
+        varied = catalogue.varied(**{kind: chosen[kind][0] for kind in catalogue.variations if chosen.get(kind)})
         for name in names:
-            config = catalogue.workloads[name].config
+            config = varied.workload(name).config
             if rest[1] not in config:
                 raise UnknownName(unknown("setting", rest[1], config, f"workload {name}"))
     if first == "detector" and rest:
@@ -140,8 +147,8 @@ def _check_key(key: str, chosen: dict[str, list[str]], catalogue: Catalogue, set
 def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
     """Return the command line with what a job on another machine, in another folder, could not know by itself.
 
-    The results folder and the search path become absolute, the latter also where it comes from BUGBENCH_PATH; and the
-    launcher that would start all jobs at once gets as many at a time as there are cores.
+    Folders become absolute, also where they come from BUGBENCH_PATH and BUGBENCH_DATA; and the launcher that would
+    start all jobs at once gets as many at a time as there are cores.
 
     Raises:
         NotADirectoryError: the results cannot lie there.
@@ -153,6 +160,9 @@ def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
         added["search_path"] = f"[{','.join(folders)}]"
     if isinstance(results, str) and "${" not in results:
         added["results"] = _quoted(str(results_folder(Path(os.path.expanduser(results)))))
+    data_root = given["data_root"].value() if "data_root" in given else os.environ.get(image_files.ROOT_VARIABLE)
+    if isinstance(data_root, str) and data_root:
+        added["data_root"] = _quoted(os.path.abspath(os.path.expanduser(data_root)))
     launcher = given["hydra/launcher"].value() if "hydra/launcher" in given else None
     if launcher == UNBOUNDED and "hydra.sweeper.max_batch_size" not in given:
         added["hydra.sweeper.max_batch_size"] = str(os.cpu_count() or 1)

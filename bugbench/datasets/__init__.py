@@ -17,5 +17,11 @@ Each module of this package is one data set and has four functions.
     The quality of the outputs that `predict` returned for the hidden test, as a NumPy array. A row that holds a
     non-finite value counts as wrong; where no number makes sense the metric is NaN, which counts as the worst value.
 
+A data set whose files the user must have may have a fifth:
+
+`obtain(download: bool) -> None`
+    See that they are there, get them if that is allowed, or raise a LookupError that says what to do. It is called in
+    the user's own process before anything is trained.
+
 A data set is real where one ships inside a dependency. What is simulated in it is said in the module's docstring.
 """
