@@ -107,7 +107,8 @@ def main(arguments: list[str]) -> None:
     impact = impact[impact["bug"].isin(catalogue.cards) & impact["workload"].isin(catalogue.workloads)]
     atomic.write(path, csv(impact))
     atomic.write(options.page, page(catalogue, impact))
-    for line in [*problems, *complaints(map(catalogue.card, bugs), impact)]:
+    measured = {case.card.id for case in cases} if options.workload else {*bugs}  # of the others nothing new is known
+    for line in [*problems, *complaints(map(catalogue.card, sorted(measured)), impact)]:
         console.print(f"[yellow]complaint:[/] {line}", highlight=False, soft_wrap=True)
     console.print(f"{len(cases)} cases. Wrote {path} and {options.page}.", highlight=False, soft_wrap=True)
     sys.exit(1 if problems else 0)
