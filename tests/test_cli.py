@@ -157,7 +157,7 @@ def test_malformed_card_names_file_field_and_reason(tmp_path: Path) -> None:
 
 def test_catalogue_as_json(tmp_path: Path) -> None:
     data = json.loads(bugbench("--format", "json", module="bugbench.catalogue", cwd=tmp_path))
-    assert {"bug": "softmax_dim", "workload": "digits_cnn"} in data["cases"]
+    assert {"bug": "softmax_dim", "workload": "digits_cnn", "state": "degraded"} in data["cases"]
     assert {d["id"] for d in data["detectors"]} >= {"oracle", "finite_checks", "loss_recomputation"}
 
 
