@@ -1,7 +1,7 @@
 """Handwritten digits of 8x8 pixels as something to be drawn: the images of :mod:`bugbench.datasets.digits`.
 
-A program that draws turns noise into images. It is asked for as many as there are hidden ones, from noise that is always
-the same, and judged by how much of what is hidden its images cover; no drawing has a right answer of its own.
+A program that draws turns noise into images. It is asked for as many as there are hidden ones, always from the same
+noise, and judged by how much of what is hidden its images cover; no drawing has a right answer of its own.
 """
 
 from pathlib import Path
