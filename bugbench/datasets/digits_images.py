@@ -10,7 +10,7 @@ import numpy as np
 from bugbench.datasets import digits
 from scipy.spatial.distance import cdist
 
-ORIGIN = digits.ORIGIN
+ORIGIN = "sklearn/datasets/data"
 
 NOISE_SIZE = 16  # numbers from which an image is made
 NEIGHBOURS = 5
