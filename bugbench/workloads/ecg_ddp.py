@@ -25,15 +25,15 @@ class ECGNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv1d(leads, channels, 9, stride=2, padding=4),
-            nn.GroupNorm(1, channels),
+            nn.BatchNorm1d(channels),
             nn.ReLU(),
             nn.MaxPool1d(2),
             nn.Conv1d(channels, 2 * channels, 9, padding=4),
-            nn.GroupNorm(1, 2 * channels),
+            nn.BatchNorm1d(2 * channels),
             nn.ReLU(),
             nn.MaxPool1d(2),
             nn.Conv1d(2 * channels, 2 * channels, 9, padding=4),
-            nn.GroupNorm(1, 2 * channels),
+            nn.BatchNorm1d(2 * channels),
             nn.ReLU(),
         )
         self.dropout = nn.Dropout(dropout)
