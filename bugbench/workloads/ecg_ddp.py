@@ -219,6 +219,7 @@ def main(config, run):
             for process in others.processes:
                 process.kill()
                 process.join()
+            # Last of all: a group that goes while its threads are still at work can wait for itself for ever.
             if dist.is_initialized():
                 dist.destroy_process_group()
     return predict
