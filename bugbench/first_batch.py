@@ -85,7 +85,8 @@ def first_batch(trace: Trace, replace: int | None = None) -> FirstBatch:
     try:
         trace.rerun(run)
     except Exception as error:
-        raise NotApplicable(f"the program raised in its first batch: {type(error).__name__}: {error}") from error
+        last = ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])  # another process's is long
+        raise NotApplicable(f"the program raised in its first batch: {last}") from error
     if run.targets is None or len(run.models) != 1:
         raise NotApplicable(f"the program watches {len(run.models)} models, or logs no training batch")
     if not isinstance(run.outputs, torch.Tensor) or run.outputs.shape[:1] < (2,) or run.inputs is None:
