@@ -1,6 +1,5 @@
 """The workload of two processes: whichever of them fails, the run ends with its error, and no process is left."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from bugbench.worker import Worker, WorkerPool
 
 CATALOGUE = load()
 STEP = "        optimizer.step()\n"
-SECONDS = 60.0  # on a machine that is busy; on another it is three
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +42,12 @@ def started_by(worker: Worker) -> list[str]:
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
 def test_error_of_one_process_is_the_error_of_the_run(error: str, rank: int, worker: Worker, tmp_path: Path) -> None:
-    started = time.monotonic()
     raising = f"if dist.get_rank() == {rank}: raise {error}('enough is enough')"
     outcome, text = train(worker, tmp_path, before_step=raising)
     assert outcome.crashed
     assert text.strip().splitlines()[-1] == f"{error}: enough is enough"
     assert text.count('File "program.py"') >= 2
     assert "peer" not in text
-    assert time.monotonic() - started < SECONDS
     assert started_by(worker) == []
 
 
