@@ -55,7 +55,11 @@ def measure(
 
 
 def complaints(cards: Iterable[Card], impact: pd.DataFrame) -> list[str]:
-    """Return what is wrong with the catalogue: controls that do harm, bugs that do none and give no reason."""
+    """Return what is wrong with the catalogue: controls that do harm, bugs that do none and give no reason.
+
+    A bug whose runs are the healthy twin's to the last bit (no onset) changes nothing there that could go wrong: its
+    patterns fit the text of that program and not what it means.
+    """
     lines = []
     for card in cards:
         rows = impact[impact["bug"] == card.id]
@@ -68,6 +72,9 @@ def complaints(cards: Iterable[Card], impact: pd.DataFrame) -> list[str]:
             lines.append(f"bug {card.id} does no harm on any workload; keep it only with a reason (`latent: …`)")
         elif harmful and card.latent:
             lines.append(f"bug {card.id} gives a reason for being latent, but does harm on {', '.join(harmful)}")
+        if not card.control:
+            same = rows.loc[rows["onset"].isna(), "workload"]
+            lines += [f"bug {card.id} changes nothing on {name}: its card should not apply there" for name in same]
     return lines
 
 
@@ -105,6 +112,8 @@ def main(arguments: list[str]) -> None:
     path = options.results / "impact.csv"
     impact = merge_impact(read_impact(path), impact)
     impact = impact[impact["bug"].isin(catalogue.cards) & impact["workload"].isin(catalogue.workloads)]
+    cards, workloads_of = map(catalogue.card, impact["bug"]), map(catalogue.workload, impact["workload"])
+    impact = impact[[catalogue.why_not(*pair) is None for pair in zip(cards, workloads_of, strict=True)]]
     atomic.write(path, csv(impact))
     atomic.write(options.page, page(catalogue, impact))
     measured = {case.card.id for case in cases} if options.workload else {*bugs}  # of the others nothing new is known

@@ -34,6 +34,8 @@ def test_harmful_controls_and_unexplained_latent_bugs_are_complained_of(catalogu
     assert complaints([explained], broken) == []
     assert complaints([explained], bites) == ["bug lr_too_low gives a reason for being latent, but does harm on a"]
     assert complaints([bug], impact()) == ["bug lr_too_low was measured on no workload"]
+    idle = bites.assign(onset=[0.0, float("nan"), float("nan")])
+    assert complaints([bug, control], idle) == ["bug lr_too_low changes nothing on b: its card should not apply there"]
 
 
 def test_cases_are_those_that_apply(catalogue: Catalogue) -> None:
