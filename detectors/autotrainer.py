@@ -1,0 +1,125 @@
+"""AutoTrainer's rules: vanishing and exploding gradients, dying ReLU, oscillation, slow convergence, improper data."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
+from bugbench.keras_view import epoch_logs, kernels, latest, sizes
+
+# problems, the most urgent first (utils/modules.py: problem_evaluation), and the faults that its repairs would undo
+FAULTS = {
+    "abnormal_data": "missing_normalization",  # data: preprocess again
+    "loss_issue": "nll_on_logits flipped_sign",  # loss: one that fits the outputs
+    "relu": "dead_relu",  # other activations, batch norm, initialization
+    "explode": "lr_too_high large_init",  # other activations, clipped gradients, batch norm
+    "vanish": "saturating_activation",  # other activations, batch norm
+    "not_converge": "lr_too_low zero_init optimizer",  # optimizer, learning rate, initialization
+    "unstable": "lr_too_high momentum_too_high batch_size_one",  # learning rate, batch size, momentum, initialization
+}
+EVIDENCE = {"explode": ["nan_loss", "nan_tensor", "explode"], "not_converge": ["low", "slow"]}
+
+
+@dataclass
+class Autotrainer(Detector):
+    """AutoTrainer (Zhang, Zhai, Ma & Shen, ICSE 2021), ported from shiningrain/AUTOTRAINER.
+
+    Thresholds are those of AutoTrainer/reproduce.py ("the default value which is mentioned in our paper"; its demos
+    have Theta 0.7), rules those of utils/monitor.py. Every third epoch is checked; what was seen once stays seen. The
+    first problem ends training, the most urgent is answered. Problems are reported only half through the run, or once
+    the loss is NaN, 1e3 or negative, or slow convergence was seen (utils/utils.py: on_epoch_end).
+
+    - vanish: first kernel's gradient norm < beta_1 of the last one's and < beta_2; explode: > beta_3 times, or NaN;
+      relu: a share >= gamma of all gradients is zero (gradient_issue). Only where training does not converge.
+    - unstable: training accuracy falls from a peak by >= zeta, as often as eta of the epochs (ol_judge).
+    - not_converge: no accuracy of Theta, and no epoch's gain of delta (loss_issue).
+    - abnormal_data: a layer but the last with mean absolute output >= omega_1 (layer_issue); loss_issue: loss < 0.
+
+    Changed: curves count from 30 % of the epochs on; the source begins a gap earlier, in short runs with the first
+    epoch. The run's planned length is not known: a trace cut short is taken for a whole run. Gradients are those of
+    training batches in training mode, of the last step looked at before a check, not of the first batch in test mode.
+    For a mean absolute value stands the root mean square, which is no less, where a layer has both signs.
+    Left out: "improper activation" (output rows that sum to above 1.1) and the check of the loss's name, since losses
+    of PyTorch take raw scores. Rules on accuracy are silent where none is reported.
+    """
+
+    access = {"tensors"}
+    gap: int = 3  # epochs between checks
+    start: float = 0.3  # of the epochs: judgment_point
+    beta_1: float = 1e-3
+    beta_2: float = 1e-4
+    beta_3: float = 70.0
+    gamma: float = 0.7
+    zeta: float = 0.03
+    eta: float = 0.2
+    delta: float = 0.01
+    theta: float = 0.6
+    omega_1: float = 10.0
+    large_loss: float = 1e3  # check_large_loss
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        logs, size, halfway = epoch_logs(trace), sizes(trace), True
+        seen: dict[str, str] = {}
+        for epoch in range(0, len(logs), self.gap):
+            step, middle = int(logs["until"].iloc[epoch]) - 1, halfway and epoch >= 0.5 * len(logs)
+            halfway &= not middle
+            looks = middle or not seen.keys().isdisjoint({"nan_loss", "loss_issue", "slow"})
+            tensors = [*self._gradients(trace, size, step), *(self._outputs(trace, step) if looks else [])]
+            for name, text in [*tensors, *self._curves(logs[: epoch + 1], len(logs))]:
+                seen.setdefault(name, f"{text}, at epoch {epoch}")
+            if looks and (found := _problem(seen.keys())):
+                text = "; ".join(seen[name] for name in EVIDENCE.get(found, [found]) if name in seen)
+                return Diagnosis(Suspect(fault, 1 / (i + 1), text) for i, fault in enumerate(FAULTS[found].split()))
+        return HEALTHY
+
+    def _outputs(self, trace: Trace, step: int) -> list[tuple[str, str]]:
+        size = latest(trace, "activation", step)["size"][:-1]
+        large = size[size >= self.omega_1]
+        return [("abnormal_data", f"outputs of {large.index[0]} have size {large.iloc[0]:.3g}")] if len(large) else []
+
+    def _gradients(self, trace: Trace, size: dict[str, float], step: int) -> list[tuple[str, str]]:
+        rows, weights = latest(trace, "gradient", step), latest(trace, "weight", step)
+        if rows["nonfinite"].any() or weights["nonfinite"].any():
+            return [("nan_tensor", "gradients or weights are not finite")]
+        # Keras has gradients of embeddings in another format, which the source skips
+        rows = rows[~rows.index.isin(kernels(trace, ("Embedding",)))]
+        count = rows.index.map(size).to_numpy(dtype=float)
+        norms = (rows["rms"] * np.sqrt(count))[rows.index.isin(kernels(trace))].to_numpy()
+        if not len(norms):
+            return []
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio, zeros = norms[0] / norms[-1], (rows["zero_share"] * count).sum() / count.sum()
+        text = f"the first kernel's gradient has norm {norms[0]:.3g}, {ratio:.3g} of the last one's"
+        found = [("vanish", text)] if ratio < self.beta_1 and norms[0] < self.beta_2 else []
+        found += [("explode", text)] if ratio > self.beta_3 else []
+        return found + ([("relu", f"{zeros:.0%} of all gradients are zero")] if zeros >= self.gamma else [])
+
+    def _curves(self, past: pd.DataFrame, epochs: int) -> list[tuple[str, str]]:
+        losses, accuracy = past.filter(["loss", "val_loss"]).to_numpy(), past.filter(["acc", "val_acc"])
+        if not np.isfinite(losses).all() or losses.max(initial=0) >= self.large_loss:
+            return [("nan_loss", f"a loss is {losses.max():.3g}")]
+        found = [("loss_issue", f"a loss is {losses.min():.3g}")] if losses.min(initial=0) < 0 else []
+        if len(past) < self.start * epochs or accuracy.empty:
+            return found
+        best, gain = accuracy.max().max(), accuracy.diff().max().max()
+        found += [("low", f"no accuracy above {best:.3g}")] if best < self.theta else []
+        found += [("slow", f"no epoch gains {self.delta:g}")] if not gain >= self.delta else []
+        acc = accuracy.get("acc", accuracy.iloc[:, 0]).to_numpy()
+        rise, inner = np.diff(acc), acc[1:-1]
+        peaks, dips = (inner[(s * rise[:-1] >= 0) & (s * rise[1:] <= 0)] for s in (1, -1))
+        swings = sum(peak - dip >= self.zeta for peak, dip in zip(peaks, dips, strict=False))
+        text = f"training accuracy falls by {self.zeta:g} or more {swings} times"
+        return found + ([("unstable", text)] if swings >= self.eta * len(acc) else [])
+
+
+def _problem(seen: Collection[str]) -> str | None:
+    """Return the most urgent of the problems that monitor.py (judge_issue) makes of what was seen."""
+    found = {"abnormal_data", "loss_issue", "unstable"}.intersection(seen)
+    if "nan_loss" in seen and "nan_tensor" in seen and "loss_issue" not in seen:
+        found.add("explode")
+    if "low" in seen or "slow" in seen:
+        tensors = [name for name in ("relu", "explode", "vanish") if name in seen][:1]
+        quiet = not tensors and "abnormal_data" not in seen
+        found.update(tensors or (["not_converge"] if quiet and "low" in seen and "slow" in seen else []))
+    return next((name for name in FAULTS if name in found), None)
