@@ -5,6 +5,8 @@ batch of the data and read whole tensors. A trace has six statistics of each ten
 hand, at the first ten steps and at every tenth thereafter; the functions here say what stands for what.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from bugbench.trace import Trace
@@ -64,6 +66,21 @@ def latest(trace: Trace, kind: str, step: int) -> pd.DataFrame:
     rows = rows[rows["step"] == rows["step"].max()].set_index("layer").drop(columns=["step", "kind"]).astype(float)
     rms = np.hypot(rows["mean"], rows["std"])
     return rows.assign(rms=rms, size=rms.where((rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs()))
+
+
+def share_beyond(size: float, mean: float, std: float) -> float:
+    """Return the share of values that are ``size`` or more from 0, if they are normal with this mean and deviation."""
+    if not std > 0:
+        return float(abs(mean) >= size)
+    return sum(0.5 * math.erfc((size + sign * mean) / (std * math.sqrt(2))) for sign in (-1, 1))
+
+
+def unchanged(means: pd.DataFrame, window: int) -> list[str]:
+    """Return the columns of which the last ``window`` rows are all the same; none unless rows are a multiple of it."""
+    if not len(means) or len(means) % window:
+        return []
+    last = means.to_numpy(dtype=float)[-window:]
+    return list(means.columns[(last == last[0]).all(axis=0)])
 
 
 def called(trace: Trace) -> dict[str, str]:

@@ -18,6 +18,7 @@ FAULTS = {
     "not_converge": "lr_too_low zero_init optimizer",  # optimizer, learning rate, initialization
     "unstable": "lr_too_high momentum_too_high batch_size_one",  # learning rate, batch size, momentum, initialization
 }
+Reading = tuple[str, str]  # what of the problems was seen, in words
 EVIDENCE = {"explode": ["nan_loss", "nan_tensor", "explode"], "not_converge": ["low", "slow"]}
 
 
@@ -30,17 +31,18 @@ class Autotrainer(Detector):
     first problem ends training, the most urgent is answered. Problems are reported only half through the run, or once
     the loss is NaN, 1e3 or negative, or slow convergence was seen (utils/utils.py: on_epoch_end).
 
-    - vanish: first kernel's gradient norm < beta_1 of the last one's and < beta_2; explode: > beta_3 times, or NaN;
-      relu: a share >= gamma of all gradients is zero (gradient_issue). Only where training does not converge.
+    - vanish: first kernel's gradient norm < beta_1 of the last one's and < beta_2; explode: > beta_3 times; relu: a
+      share >= gamma of all gradients is zero (gradient_issue). Only where training does not converge. Gradients or
+      weights that are not finite are "explode" where the loss is not, either.
     - unstable: training accuracy falls from a peak by >= zeta, as often as eta of the epochs (ol_judge).
     - not_converge: no accuracy of Theta, and no epoch's gain of delta (loss_issue).
     - abnormal_data: a layer but the last with mean absolute output >= omega_1 (layer_issue); loss_issue: loss < 0.
 
     Changed: curves count from 30 % of the epochs on; the source begins a gap earlier, in short runs with the first
     epoch. The run's planned length is not known: a trace cut short is taken for a whole run. Gradients are those of
-    training batches in training mode, of the last step looked at before a check, not of the first batch in test mode.
-    For a mean absolute value stands the root mean square, which is no less, where a layer has both signs.
-    Left out: "improper activation" (output rows that sum to above 1.1) and the check of the loss's name, since losses
+    training batches in training mode, of the last step looked at before a check, not of the first batch in test mode;
+    sizes of tensors are solved for (keras_view.sizes), and all alike if that fails. For a mean absolute value stands
+    the root mean square, which is no less, where a layer has both signs. Left out: "improper activation" (output rows that sum to above 1.1) and the check of the loss's name, since losses
     of PyTorch take raw scores. Rules on accuracy are silent where none is reported.
     """
 
@@ -73,12 +75,12 @@ class Autotrainer(Detector):
                 return Diagnosis(Suspect(fault, 1 / (i + 1), text) for i, fault in enumerate(FAULTS[found].split()))
         return HEALTHY
 
-    def _outputs(self, trace: Trace, step: int) -> list[tuple[str, str]]:
+    def _outputs(self, trace: Trace, step: int) -> list[Reading]:
         size = latest(trace, "activation", step)["size"][:-1]
-        large = size[size >= self.omega_1]
-        return [("abnormal_data", f"outputs of {large.index[0]} have size {large.iloc[0]:.3g}")] if len(large) else []
+        large = size[size >= self.omega_1][:1]
+        return [("abnormal_data", f"outputs of {name} have size {value:.3g}") for name, value in large.items()]
 
-    def _gradients(self, trace: Trace, size: dict[str, float], step: int) -> list[tuple[str, str]]:
+    def _gradients(self, trace: Trace, size: dict[str, float], step: int) -> list[Reading]:
         rows, weights = latest(trace, "gradient", step), latest(trace, "weight", step)
         if rows["nonfinite"].any() or weights["nonfinite"].any():
             return [("nan_tensor", "gradients or weights are not finite")]
@@ -95,7 +97,7 @@ class Autotrainer(Detector):
         found += [("explode", text)] if ratio > self.beta_3 else []
         return found + ([("relu", f"{zeros:.0%} of all gradients are zero")] if zeros >= self.gamma else [])
 
-    def _curves(self, past: pd.DataFrame, epochs: int) -> list[tuple[str, str]]:
+    def _curves(self, past: pd.DataFrame, epochs: int) -> list[Reading]:
         losses, accuracy = past.filter(["loss", "val_loss"]).to_numpy(), past.filter(["acc", "val_acc"])
         if not np.isfinite(losses).all() or losses.max(initial=0) >= self.large_loss:
             return [("nan_loss", f"a loss is {losses.max():.3g}")]

@@ -42,7 +42,7 @@ class Deeplocalize(Detector):
     those; losses are known of all. Accuracy and the gradient of the outputs need whole batches, of which a trace has
     steps 0 to 3, 5, 10, 20, 50, …: so accuracy, the source's most frequent alarm, is compared less often here. Layers
     are those that PyTorch knows as modules, in training mode. Gradients of outputs within the model are not in the
-    trace; embedded in PyTorch's loss, softmax gives gradients whose mean is 0 but for rounding, which now and then is 0.
+    trace; those of class scores have mean 0 but for rounding, as batch norm's first outputs have: at times exactly 0.
     """
 
     access = {"tensors", "data"}
