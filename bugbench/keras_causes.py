@@ -4,7 +4,7 @@ Each answers with faults and words for what was seen, or None. Thresholds are th
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -15,23 +15,22 @@ RANGES = {"Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "ReLU": (0.0, math.inf), "
 Answer = tuple[str, str] | None
 
 
-def first_cause(
-    trace: Trace, step: int, questions: str, bound: float, variance: tuple[float, float], rate: tuple[float, float]
-) -> Answer:
+def first_cause(trace: Trace, step: int, questions: str, limits: dict[str, tuple[float, float]]) -> Answer:
     """Answer the questions ("inputs", "weights", "rate") one after the other, and return the first answer."""
-    asked: dict[str, Callable[[], Answer]] = {
-        "inputs": lambda: inputs_beyond(trace, bound),
-        "weights": lambda: variance_beyond(trace, step, *variance),
-        "rate": lambda: rate_beyond(trace, step, *rate),
+    asked: dict[str, Callable[[float, float], Answer]] = {
+        "inputs": lambda low, high: inputs_beyond(trace, low, high),
+        "weights": lambda low, high: variance_beyond(trace, step, low, high),
+        "rate": lambda low, high: rate_beyond(trace, step, low, high),
     }
-    return next((answer for question in questions.split() if (answer := asked[question]())), None)
+    answers = (asked[question](*limits[question]) for question in questions.split())
+    return next((answer for answer in answers if answer), None)
 
 
-def inputs_beyond(trace: Trace, bound: float) -> Answer:
-    """Inputs of training leave [-bound, bound]; token indices are numbers like others, as in Keras."""
+def inputs_beyond(trace: Trace, least: float, most: float) -> Answer:
+    """Inputs of training leave [least, most]; token indices are numbers like others, as in Keras."""
     seen = trace.train_steps().reindex(columns=["input_min", "input_max"])
     low, high = seen["input_min"].min(), seen["input_max"].max()
-    return ("missing_normalization", f"inputs in [{low:.3g}, {high:.3g}]") if low < -bound or high > bound else None
+    return ("missing_normalization", f"inputs in [{low:.3g}, {high:.3g}]") if low < least or high > most else None
 
 
 def variance_beyond(trace: Trace, step: int, low: float, high: float) -> Answer:
@@ -47,9 +46,7 @@ def rate_beyond(trace: Trace, step: int, low: float, high: float) -> Answer:
     return _beyond(ratio, kernels(trace), low, high, "lr_too_low", "lr_too_high", "lr * |g| / |w|")
 
 
-def _beyond(
-    values: pd.Series, names: Iterable[str], low: float, high: float, below: str, above: str, what: str
-) -> Answer:
+def _beyond(values: pd.Series, names: list[str], low: float, high: float, below: str, above: str, what: str) -> Answer:
     off = values[(values < low) | (values > high)].reindex(names).dropna()  # in the order of the model
     if off.empty:
         return None

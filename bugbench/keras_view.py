@@ -53,7 +53,7 @@ def readings(trace: Trace, kind: str, statistic: str = "mean") -> pd.DataFrame:
     """
     rows = trace.layers[trace.layers["kind"] == kind]
     values = rows[statistic].astype(float).fillna(np.inf).set_axis(pd.MultiIndex.from_frame(rows[["step", "layer"]]))
-    return values.unstack()[list(pd.unique(rows["layer"]))]
+    return values.unstack()[list(pd.unique(rows["layer"]))] if len(rows) else pd.DataFrame()
 
 
 def latest(trace: Trace, kind: str, step: int) -> pd.DataFrame:
@@ -123,3 +123,15 @@ def sizes(trace: Trace) -> dict[str, float]:
     known = np.abs(solution - whole).max(initial=0) < 0.01 and whole.min(initial=1) > 0
     known &= whole.sum() == trace.meta.get("sizes", {}).get("parameters")
     return dict(zip(names, whole if known else np.ones(len(names)), strict=True))
+
+
+def gradient_norms(trace: Trace, step: int, size: dict[str, float]) -> tuple[np.ndarray, float]:
+    """Return the norms of the kernels' gradients, first to last, and the share of zeros in all gradients.
+
+    Embeddings are left out: Keras has their gradients in another format, which AutoTrainer skips.
+    """
+    rows = latest(trace, "gradient", step)
+    rows = rows[~rows.index.isin(kernels(trace, ("Embedding",)))]
+    count = rows.index.map(size).to_numpy(dtype=float)
+    norms = (rows["rms"] * np.sqrt(count))[rows.index.isin(kernels(trace))].to_numpy(dtype=float)
+    return norms, float((rows["zero_share"] * count).sum() / count.sum()) if len(rows) else 0.0

@@ -27,7 +27,7 @@ def activated(source: str) -> set[str]:
         owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else "F"
         if name in ACTIVATIONS and owner != "self":  # self.tanh is a layer
             method = isinstance(call.func, ast.Attribute) and owner not in MODULES
-            layer = call.func.value if method else (call.args or [None])[0]
+            layer = getattr(call.func, "value", None) if method else next(iter(call.args), None)
             path = ast.unparse(layer.func) if isinstance(layer, ast.Call) else ""
             found.add(path.removeprefix("self.") if path.startswith("self.") else "")
     return found

@@ -1,12 +1,13 @@
 """AutoTrainer's rules: vanishing and exploding gradients, dying ReLU, oscillation, slow convergence, improper data."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
-from bugbench.keras_view import epoch_logs, kernels, latest, sizes
+from bugbench.keras_view import epoch_logs, gradient_norms, latest, sizes
 
 # problems, the most urgent first (utils/modules.py: problem_evaluation), and the faults that its repairs would undo
 FAULTS = {
@@ -29,7 +30,7 @@ class Autotrainer(Detector):
     Thresholds are those of AutoTrainer/reproduce.py ("the default value which is mentioned in our paper"; its demos
     have Theta 0.7), rules those of utils/monitor.py. Every third epoch is checked; what was seen once stays seen. The
     first problem ends training, the most urgent is answered. Problems are reported only half through the run, or once
-    the loss is NaN, 1e3 or negative, or slow convergence was seen (utils/utils.py: on_epoch_end).
+    the loss is NaN, 1e3 or negative, or no epoch gains (utils/utils.py: on_epoch_end).
 
     - vanish: first kernel's gradient norm < beta_1 of the last one's and < beta_2; explode: > beta_3 times; relu: a
       share >= gamma of all gradients is zero (gradient_issue). Only where training does not converge. Gradients or
@@ -39,11 +40,11 @@ class Autotrainer(Detector):
     - abnormal_data: a layer but the last with mean absolute output >= omega_1 (layer_issue); loss_issue: loss < 0.
 
     Changed: curves count from 30 % of the epochs on; the source begins a gap earlier, in short runs with the first
-    epoch. The run's planned length is not known: a trace cut short is taken for a whole run. Gradients are those of
-    training batches in training mode, of the last step looked at before a check, not of the first batch in test mode;
-    sizes of tensors are solved for (keras_view.sizes), and all alike if that fails. For a mean absolute value stands
-    the root mean square, which is no less, where a layer has both signs. Left out: "improper activation" (output rows that sum to above 1.1) and the check of the loss's name, since losses
-    of PyTorch take raw scores. Rules on accuracy are silent where none is reported.
+    epoch. A trace cut short is taken for a whole run. Gradients are those of training batches in training mode, of the
+    last step looked at before a check, not of the first batch in test mode; sizes of tensors are solved for
+    (keras_view.sizes), and all alike if that fails. Where a layer's outputs have both signs, the root mean square
+    stands for the mean absolute value, which is no more. Left out: "improper activation" (rows of outputs that sum to
+    above 1.1) and the loss's name, since losses of PyTorch take raw scores. No accuracy reported: no rule on it.
     """
 
     access = {"tensors"}
@@ -77,23 +78,16 @@ class Autotrainer(Detector):
 
     def _outputs(self, trace: Trace, step: int) -> list[Reading]:
         size = latest(trace, "activation", step)["size"][:-1]
-        large = size[size >= self.omega_1][:1]
-        return [("abnormal_data", f"outputs of {name} have size {value:.3g}") for name, value in large.items()]
+        return [("abnormal_data", f"{name} puts out {x:.3g}") for name, x in size.items() if x >= self.omega_1][:1]
 
     def _gradients(self, trace: Trace, size: dict[str, float], step: int) -> list[Reading]:
-        rows, weights = latest(trace, "gradient", step), latest(trace, "weight", step)
-        if rows["nonfinite"].any() or weights["nonfinite"].any():
+        if latest(trace, "gradient", step)["nonfinite"].any() or latest(trace, "weight", step)["nonfinite"].any():
             return [("nan_tensor", "gradients or weights are not finite")]
-        # Keras has gradients of embeddings in another format, which the source skips
-        rows = rows[~rows.index.isin(kernels(trace, ("Embedding",)))]
-        count = rows.index.map(size).to_numpy(dtype=float)
-        norms = (rows["rms"] * np.sqrt(count))[rows.index.isin(kernels(trace))].to_numpy()
-        if not len(norms):
-            return []
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio, zeros = norms[0] / norms[-1], (rows["zero_share"] * count).sum() / count.sum()
-        text = f"the first kernel's gradient has norm {norms[0]:.3g}, {ratio:.3g} of the last one's"
-        found = [("vanish", text)] if ratio < self.beta_1 and norms[0] < self.beta_2 else []
+        norms, zeros = gradient_norms(trace, step, size)
+        first, last = norms[[0, -1]] if len(norms) else (1.0, 1.0)
+        ratio = first / last if last else math.inf * first  # 0 / 0 is NaN, which breaks no rule
+        text = f"the first kernel's gradient has norm {first:.3g}, {ratio:.3g} of the last one's"
+        found = [("vanish", text)] if ratio < self.beta_1 and first < self.beta_2 else []
         found += [("explode", text)] if ratio > self.beta_3 else []
         return found + ([("relu", f"{zeros:.0%} of all gradients are zero")] if zeros >= self.gamma else [])
 
@@ -111,8 +105,7 @@ class Autotrainer(Detector):
         rise, inner = np.diff(acc), acc[1:-1]
         peaks, dips = (inner[(s * rise[:-1] >= 0) & (s * rise[1:] <= 0)] for s in (1, -1))
         swings = sum(peak - dip >= self.zeta for peak, dip in zip(peaks, dips, strict=False))
-        text = f"training accuracy falls by {self.zeta:g} or more {swings} times"
-        return found + ([("unstable", text)] if swings >= self.eta * len(acc) else [])
+        return found + [("unstable", f"{swings} falls of training accuracy")] * (swings >= self.eta * len(acc))
 
 
 def _problem(seen: Collection[str]) -> str | None:
@@ -122,6 +115,6 @@ def _problem(seen: Collection[str]) -> str | None:
         found.add("explode")
     if "low" in seen or "slow" in seen:
         tensors = [name for name in ("relu", "explode", "vanish") if name in seen][:1]
-        quiet = not tensors and "abnormal_data" not in seen
-        found.update(tensors or (["not_converge"] if quiet and "low" in seen and "slow" in seen else []))
+        stuck = "low" in seen and "slow" in seen and "abnormal_data" not in seen
+        found.update(tensors or ["not_converge"] * stuck)
     return next((name for name in FAULTS if name in found), None)

@@ -19,8 +19,8 @@ FIXES = {
     "saturated activation": ("inputs weights rate", "saturating_activation missing_nonlinearity"),  # likewise
     "unchanged tensor": ("weights rate", "optimizer training_loop"),  # change the optimizer
     "vanishing gradient": ("rate", "saturating_activation"),  # add or delete layers, change sigmoid
-    "loss not decreasing": ("weights inputs rate", "optimizer training_loop"),  # change the optimizer
-    "accuracy not increasing": ("weights inputs rate", "optimizer training_loop"),
+    "loss stands still": ("weights inputs rate", "optimizer training_loop"),  # likewise
+    "acc stands still": ("weights inputs rate", "optimizer training_loop"),  # likewise
     "invalid loss or accuracy": ("rate", "optimizer numerics"),  # likewise
 }
 Symptom = tuple[str, str, str | None]  # a key of FIXES, what was seen, the layer
@@ -37,19 +37,18 @@ class Deepdiagnosis(Detector):
     - numerical error: the mean of an output, a weight or a gradient is NaN, infinite or 0.
     - dead node (last epoch): a share >= ``dead`` of a ReLU's outputs is 0. Saturated (each fifth epoch): more than
       ``share`` of what sigmoid or tanh gets is ``saturation`` or more in size.
-    - unchanged tensor, loss not decreasing: the same mean or loss in all of five epochs; accuracy: in twenty.
-    - vanishing gradient: mean |gradient| < ``vanishing`` in a Dense layer. Loss not finite; accuracy not finite or 0.
+    - unchanged tensor, loss stands still: the same mean or loss in all of five epochs; accuracy: in twenty. Loss not
+      finite; accuracy not finite or 0. Vanishing gradient: mean |gradient| < ``vanishing`` in a Dense layer.
 
-    A symptom is put down to inputs outside [-1, 1]; to a kernel with a variance outside [1e-5, 10]; to lr * |g| / |w|
-    above 100 or below 1/100 of ``rate``; else to the symptom's own fix. That order differs by symptom (the ...Analysis
-    functions). The source gives the second question the mean of a kernel, which makes it void: here it is asked of the
-    kernel. The authors' own data have 68 of 188 healthy models flagged.
+    A symptom is put down to inputs outside [-1, 1]; to a kernel's variance outside [1e-5, 10] (of its mean in the
+    source, which makes that void); to lr * |g| / |w| above 100 or below 1/100 of ``rate``; else to the symptom's own
+    fix. The order differs by symptom (…Analysis). The authors' own data have 68 of 188 healthy models flagged.
 
     Changed: outputs and gradients are those of the last training step looked at in an epoch, not of the first batch,
     so that an output differs from epoch to epoch unless a layer is stuck. What sigmoid gets is taken to be normal with
     the mean and deviation of the layer before; for mean |g| stands the root mean square, which is no less. The last
     epoch is the last in the trace. Scores without a softmax are out of range to Keras, and right for PyTorch's losses:
-    left out, and so is the change of a last linear layer where the loss is not finite. Token indices count as inputs.
+    left out, as is the change of a last linear layer where the loss is not finite. Token indices are inputs.
     """
 
     access = {"tensors", "data"}
@@ -66,24 +65,23 @@ class Deepdiagnosis(Detector):
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         logs, means = epoch_logs(trace), {kind: readings(trace, kind) for kind in ("activation", "gradient", "weight")}
-        looked = means["activation"].index
-        ends = [int(looked[looked < until].max()) for until in logs["until"]]
+        looked, rate = trace.layers["step"], (self.rate / 100, self.rate * 100)
+        ends = [int(looked[looked < until].max()) for until in logs["until"] if (looked < until).any()]
+        limits = {"inputs": (-self.bound, self.bound), "weights": (self.low_variance, self.high_variance), "rate": rate}
         for epoch, step in enumerate(ends):
             past = {kind: table.reindex(ends[: epoch + 1]) for kind, table in means.items()}
             forward = self._forward(trace, step, epoch, epoch == len(ends) - 1)
             for symptom in (forward, self._curves(logs[: epoch + 1], past), self._kernels(trace, step, past)):
                 for name, text, layer in symptom:
-                    questions, last = FIXES[name]
-                    variance, rate = (self.low_variance, self.high_variance), (self.rate / 100, self.rate * 100)
-                    cause = first_cause(trace, step, questions, self.bound, variance, rate)
-                    faults, seen = cause or (last, "the symptom's own fix")
-                    text = f"{name} at epoch {epoch}: {text}; {seen}"
+                    faults, cause = first_cause(trace, step, FIXES[name][0], limits) or (FIXES[name][1], "fix as such")
+                    text = f"{name} at epoch {epoch}: {text}; {cause}"
                     return Diagnosis(Suspect(f, 1 / (i + 1), text, layer=layer) for i, f in enumerate(faults.split()))
         return HEALTHY
 
     def _forward(self, trace: Trace, step: int, epoch: int, last: bool) -> Iterator[Symptom]:
         rows, kinds = latest(trace, "activation", step), trace.meta.get("layers", {})
-        for (name, row), after in zip(rows.iterrows(), [*rows.index[1:], ""], strict=True):
+        names = [str(name) for name in rows.index]
+        for (_, row), name, after in zip(rows.iterrows(), names, [*names[1:], ""], strict=True):
             if not after and epoch == 0 and (text := out_of_range(trace, row)):
                 yield "out of range", text, name
             if not np.isfinite(row["mean"]) or row["mean"] == 0:
@@ -96,23 +94,21 @@ class Deepdiagnosis(Detector):
 
     def _curves(self, logs: pd.DataFrame, means: dict[str, pd.DataFrame]) -> Iterator[Symptom]:
         for name in unchanged(means["activation"].iloc[:, :-1], self.window):
-            if "flatten" not in name.lower():
-                yield "unchanged tensor", f"the output of {name}", name
+            yield "unchanged tensor", f"the output of {name}", name
         for what, window in (("loss", self.window), ("acc", self.patience)):
             if what in logs:
                 value = float(logs[what].iloc[-1])
                 if not np.isfinite(value) or (what == "acc" and value == 0):
                     yield "invalid loss or accuracy", f"{what} {value:g}", None
                 if unchanged(logs[[what]], window):
-                    still = "loss not decreasing" if what == "loss" else "accuracy not increasing"
-                    yield still, f"{value:.6g} for {window} epochs", None
+                    yield f"{what} stands still", f"{value:.6g} for {window} epochs", None
 
     def _kernels(self, trace: Trace, step: int, means: dict[str, pd.DataFrame]) -> Iterator[Symptom]:
         dense, gradients, weights = kernels(trace, DENSE)[::-1], latest(trace, "gradient", step), means["weight"]
         for name in kernels(trace)[::-1]:
-            layer, weight = name.rpartition(".")[0], weights[name].iloc[-1] if name in weights else 1.0
+            layer, weight = name.rpartition(".")[0], float(weights[name].iloc[-1]) if name in weights else 1.0
             if name in dense and name in gradients.index:
-                mean, size = gradients.loc[name, ["mean", "size"]]
+                mean, size = gradients.loc[name, ["mean", "size"]].to_numpy()
                 if not 0 < abs(mean) < math.inf:
                     yield "numerical error in gradients", f"{layer} has mean {mean:g}", layer
                 if size < self.vanishing:

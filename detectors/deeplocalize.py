@@ -61,7 +61,7 @@ class Deeplocalize(Detector):
     def _alarms(self, trace: Trace) -> Iterator[Alarm]:
         kinds, dense, layers = trace.meta.get("layers", {}), kernels(trace, DENSE), kernels(trace)
         outputs = readings(trace, "activation")
-        moving = [name for name in outputs if kinds.get(name) not in ("Flatten", "Unflatten")]
+        moving = [str(name) for name in outputs if kinds.get(name) not in ("Flatten", "Unflatten")]
         yield from self._of_means(outputs, moving, 0, "forward")
         for place, kind, phase in ((1, "weight", "weights"), (3, "gradient", "delta weights")):
             means = readings(trace, kind)

@@ -91,7 +91,7 @@ class Umlaut(Detector):
 
     def _inputs(self, trace: Trace) -> Iterator[Message]:
         train = trace.train_steps()
-        if answer := inputs_beyond(trace, self.bound):
+        if answer := inputs_beyond(trace, -self.bound, self.bound):
             yield "input_normalization", answer[1], None
         for batch in trace.batches("train"):
             if batch.inputs.ndim == 4 and batch.inputs.shape[2] != batch.inputs.shape[3]:
