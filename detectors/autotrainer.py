@@ -84,7 +84,7 @@ class Autotrainer(Detector):
         if latest(trace, "gradient", step)["nonfinite"].any() or latest(trace, "weight", step)["nonfinite"].any():
             return [("nan_tensor", "gradients or weights are not finite")]
         norms, zeros = gradient_norms(trace, step, size)
-        first, last = norms[[0, -1]] if len(norms) else (1.0, 1.0)
+        first, last = (float(norms[0]), float(norms[-1])) if len(norms) else (1.0, 1.0)
         ratio = first / last if last else math.inf * first  # 0 / 0 is NaN, which breaks no rule
         text = f"the first kernel's gradient has norm {first:.3g}, {ratio:.3g} of the last one's"
         found = [("vanish", text)] if ratio < self.beta_1 and first < self.beta_2 else []
@@ -105,7 +105,7 @@ class Autotrainer(Detector):
         rise, inner = np.diff(acc), acc[1:-1]
         peaks, dips = (inner[(s * rise[:-1] >= 0) & (s * rise[1:] <= 0)] for s in (1, -1))
         swings = sum(peak - dip >= self.zeta for peak, dip in zip(peaks, dips, strict=False))
-        return found + [("unstable", f"{swings} falls of training accuracy")] * (swings >= self.eta * len(acc))
+        return found + [("unstable", f"{swings} falls of training accuracy")] * bool(swings >= self.eta * len(acc))
 
 
 def _problem(seen: Collection[str]) -> str | None:

@@ -81,7 +81,7 @@ class Deepdiagnosis(Detector):
     def _forward(self, trace: Trace, step: int, epoch: int, last: bool) -> Iterator[Symptom]:
         rows, kinds = latest(trace, "activation", step), trace.meta.get("layers", {})
         names = [str(name) for name in rows.index]
-        for (_, row), name, after in zip(rows.iterrows(), names, [*names[1:], ""], strict=True):
+        for (_, row), name, after in zip(rows.iterrows(), names, [*names, ""][1:], strict=True):
             if not after and epoch == 0 and (text := out_of_range(trace, row)):
                 yield "out of range", text, name
             if not np.isfinite(row["mean"]) or row["mean"] == 0:
