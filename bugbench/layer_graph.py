@@ -39,8 +39,10 @@ KINDS = {
     **dict.fromkeys(("mean", "amax"), "avgpool"),  # over positions: global pooling
     **dict.fromkeys(NONLINEAR, "activation"),
 }
-POSITIONS = {"dense": ("in_features", "out_features", "bias")}
-POSITIONS["conv"] = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias")
+POSITIONS: dict[str, tuple[str, ...]] = {
+    "dense": ("in_features", "out_features", "bias"),
+    "conv": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
+}
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,12 @@ class Source:
         kind = KINDS.get(function, "other")
         positions = POSITIONS.get(kind, ())
         given = dict(zip(positions, node.args, strict=False)) | {k.arg: k.value for k in node.keywords if k.arg}
-        values = (
-            [self.number(given.get(p), sizes) for p in (*positions[:2], "kernel_size")] if positions else [None] * 3
+        inputs, outputs, kernel = (
+            self.number(given.get(p), sizes) for p in (*positions[:2], "kernel_size", "", "")[:3]
         )
-        bias = bool(positions) and not (isinstance(given.get("bias"), ast.Constant) and not given["bias"].value)  # type: ignore[attr-defined]
-        return Layer(kind, NONLINEAR.get(function, function), node.lineno, name, *values, bias=bias)
+        asked = given.get("bias")
+        bias = bool(positions) and not (isinstance(asked, ast.Constant) and not asked.value)
+        return Layer(kind, NONLINEAR.get(function, function), node.lineno, name, inputs, outputs, kernel, bias)
 
     def _called(self, node: ast.AST, parts: Mapping[str, list[Layer]]) -> Iterator[Layer]:
         """Yield the layers called in a statement or expression of ``forward``, those of arguments first."""
@@ -184,12 +187,9 @@ class Source:
             yield from self._called(child, parts)
         if not isinstance(node, ast.Call):
             return
-        function = node.func
-        own = (
-            isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "self"
-        )
-        if own and function.attr in parts:  # type: ignore[union-attr]
-            yield from parts[function.attr]  # type: ignore[union-attr]
+        text = ast.unparse(node.func)
+        if text.startswith("self.") and text.removeprefix("self.") in parts:
+            yield from parts[text.removeprefix("self.")]
         elif called(node) in KINDS:
             layer = replace(self._layer(node, {}), bias=False, inputs=None, outputs=None, kernel=None)
             if called(node) in ("view", "reshape") and node.args:
