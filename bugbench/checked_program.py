@@ -55,7 +55,7 @@ class CheckedProgram(Probe):
         inputs, targets = tensors["inputs"].detach(), tensors["targets"].detach()
         if split == "train":
             self._evaluation_over = True
-            self.first_loss = float(tensors["loss"]) if self.count == 0 else self.first_loss
+            self.first_loss = float(torch.as_tensor(tensors["loss"]).detach()) if self.count == 0 else self.first_loss
             self.count += 1
             if not self._epoch_over and sum(map(len, self.inputs)) < self.most:
                 self.inputs.append(inputs.clone())

@@ -7,23 +7,24 @@ from bugbench.detector import Detector, Diagnosis, Trace
 from bugbench.rule_table import answer
 
 # Rule: the faults it points at, the likeliest first. A family stands where the rule sees a symptom and no cause.
-# Of several rules that fire, those further up are named first.
+# Of several rules that fire, those further up are named first: values that cannot be right, then data and layers,
+# then weights, then predictions and curves, which many things bend.
 RULES = {
+    "ExplodingTensor": ("numerics",),
     "ClassImbalance": ("class_imbalance", "missing_class_weights"),
-    "ClassImbalance.misprediction": ("missing_class_weights", "class_imbalance"),
     "CheckInputImages": ("missing_normalization",),
     "DeadRelu": ("dead_relu",),
     "SaturatedActivation": ("saturating_activation",),
     "WeightUpdateRatio.large": ("lr_too_high",),
     "UnchangedTensor": ("optimizer_partial_params", "frozen_layers", "missing_step"),
     "WeightUpdateRatio.small": ("lr_too_low", "optimizer_partial_params", "frozen_layers"),
+    "AllZero": ("model",),
+    "TensorVariance": ("model",),
+    "ClassImbalance.misprediction": ("missing_class_weights", "class_imbalance"),
     "Overfit": ("overfit_capacity",),
     "Overtraining": ("overfit_capacity",),
-    "ExplodingTensor": ("numerics",),
-    "AllZero": ("model",),
     "PoorWeightInitialization": ("model",),
     "VanishingGradient": ("model",),
-    "TensorVariance": ("model",),
     "LossNotDecreasing": ("optimizer",),
     "NLPSequenceRatio": ("sequence",),
 }

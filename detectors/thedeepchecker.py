@@ -1,26 +1,25 @@
 """TheDeepChecker's property checks before, in and after training, with their published defaults."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from bugbench.after_training import label_rule, mode_rules
 from bugbench.checked_program import rerun_checked
 from bugbench.cold_start import cold_start_rules
 from bugbench.detector import Detector, Diagnosis, Trace
-from bugbench.rule_table import Finding, answer
+from bugbench.rule_table import answer
 from bugbench.single_batch import single_batch_rules
 
-# Check: the faults it points at, the likeliest first. A family stands where it sees a symptom and no cause. Of several
-# checks that fail, those further up are named first.
+# Check: the faults it points at, the likeliest first; a family for a symptom alone. Checks further up come first.
 RULES = {
+    **dict.fromkeys((f"{x} not finite" for x in ("loss", "weight", "bias", "gradient", "activation")), ("numerics",)),
     "constant weights": ("zero_init",),
     "large initial weights": ("large_init",),
     "summed loss": ("loss_reduction_sum",),
     "wrong gradient": ("detached_features",),
     "unbalanced labels": ("class_imbalance", "missing_class_weights"),
     "features unnormalized": ("missing_normalization", "wrong_statistics"),
-    "targets unnormalized": ("unscaled_targets",),
-    "targets constant": ("constant_labels",),
+    **{"targets unnormalized": ("unscaled_targets",), "targets constant": ("constant_labels",)},
     **dict.fromkeys(("outputs never negative", "outputs never large"), ("activation_on_logits",)),
     "weights untrained": ("optimizer_partial_params", "frozen_layers", "optimizer_wrong_params"),
     "penalty outweighs the loss": ("excess_weight_decay", "regulariser_dominates"),
@@ -30,7 +29,6 @@ RULES = {
     "updates too small": ("lr_too_low",),
     "corrupted labels": ("label_noise", "misaligned_labels"),
     "loss goes to zero": ("overfit_capacity",),
-    **dict.fromkeys((f"{x} not finite" for x in ("loss", "weight", "bias", "gradient", "activation")), ("numerics",)),
     **dict.fromkeys(("poor initial loss", "loss not representative"), ("loss",)),
     "features constant": ("data",),
     **dict.fromkeys(("stagnating loss", "fluctuating loss"), ("optimizer",)),
@@ -49,9 +47,9 @@ class Thedeepchecker(Detector):
     config/settings.yaml (limits), checkers.py, hooks.py and metrics.py of github.com/thedeepchecker/thedeepchecker.
     The program runs until it has evaluated ``mode_batches`` batches or more. Changed for PyTorch:
 
-    * *Before*: data are the first epoch's. Layers of PyTorch start below any known initialization: theirs is accepted
-      too (``torch_initialization``), and biases, drawn at random, are not asked to be zero or to follow the labels.
-      The gradient check, off by default in the original, is done in double precision in few dimensions.
+    * *Before*: data are the first epoch's. PyTorch draws smaller weights than any known initialization, which is
+      accepted too (``torch_initialization``), and random biases, which are not asked to be zero. The gradient check,
+      off by default in the original, is done in double precision in few dimensions.
     * *In training*, on a copy of model and optimizer with ``loss_function``: the 16 samples that are to be learnt are
       also the monitored batch (50 there); ``work`` bounds the steps of large models. Whether outputs are probabilities
       is not asked: they are raw. The penalty is the optimizer's weight decay. Whether the inputs are used is asked of a
@@ -73,7 +71,7 @@ class Thedeepchecker(Detector):
     gradient_error: float = 0.01
     batch: int = 16
     iterations: int = 1000
-    work: float = 1e9  # elements of activations in a fit: some ten seconds
+    work: float = 3e8  # elements of activations in a fit: some seconds
     batch_errors: float = 0.05
     batch_mean_error: float = 0.001
     zero_loss: float = 1e-8
@@ -114,11 +112,7 @@ class Thedeepchecker(Detector):
     mode_loss: float = 0.5
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        return answer(RULES, self._findings(trace))
-
-    def _findings(self, trace: Trace) -> Iterator[Finding]:
         program = rerun_checked(trace, self.mode_batches, 38400, self.mode_samples)  # 300 times 128, as in metadata.py
-        yield from cold_start_rules(program, trace.meta.get("task") or "", self)
-        yield from single_batch_rules(program, self)
-        yield from mode_rules(program, self.mode_similarity, self.mode_loss)
-        yield from label_rule(trace, self)
+        before = cold_start_rules(program, trace.meta.get("task") or "", self)
+        after = chain(mode_rules(program, self.mode_similarity, self.mode_loss), label_rule(trace, self))
+        return answer(RULES, chain(before, single_batch_rules(program, self), after))
