@@ -80,14 +80,14 @@ def rerun_checked(trace: Trace, batches: int, samples: int, held_out: int) -> Ch
     """
     program, problem = CheckedProgram(batches, samples, held_out), ""
     try:
-        trace.rerun(program)
         program.loss = getattr(load_program(trace.folder / "program.py"), "loss_function", None)
+        trace.rerun(program)
     except Exception as error:  # what it logged before is there to be judged
-        problem = f": {type(error).__name__}: {error}"
+        problem = f" (it raised {type(error).__name__}: {error})"
     if not program.inputs or program.start is None:
         raise NotApplicable(f"the program logs no training batch{problem}")
     if len(program.names) != 1 or program.start[1] is None or program.loss is None:
-        raise NotApplicable("there is not one model with an optimizer and a loss_function(outputs, targets)")
+        raise NotApplicable(f"there is not one model with an optimizer and a loss_function(outputs, targets){problem}")
     try:
         outputs = copy.deepcopy(program.start[0])(program.inputs[0])
         program.loss(outputs, program.targets[0]).backward()

@@ -82,7 +82,7 @@ def _fit(
             watcher.gradients()
         optimizer.step()
         kind, error = error_rate(outputs, targets)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         errors.append(error)
         if watcher is not None and watching:
             watcher.after(outputs, targets, losses[-1], error, kind)
