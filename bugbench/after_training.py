@@ -1,0 +1,78 @@
+"""TheDeepChecker's checks after training: labels, and whether the model's two modes agree. It keeps their limits."""
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from bugbench.checked_program import ACTIVATIONS, CLOSE, CheckedProgram
+from bugbench.rule_table import Finding
+from bugbench.trace import Trace
+
+
+def label_rule(trace: Trace, limits: Any) -> Iterator[Finding]:
+    """Ask the first loss of each epoch: if it no longer improves and stands still, the labels may be corrupt."""
+    losses = trace.train_steps().groupby("epoch")["loss"].first().to_numpy(float)
+    patience = limits.label_patience
+    for before, now in list(pairwise(losses))[1:]:
+        gain = round((before - now) / now, 2) if now and np.isfinite(before - now) else 0.0
+        patience = patience - int(gain / limits.label_gain) if gain >= limits.label_gain else limits.label_patience
+        if patience <= 0:
+            return
+    rest = losses[limits.label_warmup :]
+    if len(rest) > 1 and np.var(rest) <= CLOSE:
+        text = f"the first losses of {len(rest)} epochs stay between {rest.min():.3g} and {rest.max():.3g}"
+        yield Finding("corrupted labels", text)
+
+
+def mode_rules(program: CheckedProgram, similarity: float, loss_difference: float) -> Iterator[Finding]:
+    """Compare the model's activations, outputs and loss in training and in evaluation mode, on held-out data."""
+    if not program.evaluated or program.model is None or program.loss is None:
+        return
+    shape = program.evaluated[0][0].shape[1:]
+    pairs = [(x, y) for x, y in program.evaluated if x.shape[1:] == shape]
+    inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    seen: dict[bool, dict[str, torch.Tensor]] = {}
+    losses: dict[bool, float] = {}
+    for training in (True, False):
+        model = copy.deepcopy(program.model).train(training)
+        seen[training] = {}
+        for name, layer in model.named_modules():
+            if isinstance(layer, ACTIVATIONS):
+                layer.register_forward_hook(lambda _, __, y, n=name, t=training: seen[t].setdefault(n, y.detach()))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            seen[training]["the outputs"] = outputs = model(inputs)
+            losses[training] = float(program.loss(outputs, targets))
+    larger = max(losses.values())
+    if larger > 0 and abs(losses[True] - losses[False]) / larger > loss_difference:
+        text = f"a held-out loss of {losses[True]:.3g} in training mode, {losses[False]:.3g} in evaluation mode"
+        yield Finding("loss differs between modes", text)
+    for name in seen[False]:
+        value = linear_cka(*(seen[mode][name].flatten(1).double().numpy() for mode in (True, False)))
+        if value <= similarity:
+            layer = None if name == "the outputs" else name
+            yield Finding("activations differ between modes", f"{name} are alike to {value:.2f}", layer)
+
+
+def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the centred kernel alignment of two sets of features of the same samples, with the unbiased HSIC.
+
+    Kornblith et al., ICML 2019; the estimator is that of Song et al., JMLR 2012. NaN if there are fewer than 4 samples
+    or a set that does not vary.
+    """
+    n = len(a)
+    if n < 4:
+        return float("nan")
+    grams = [x @ x.T for x in (a, b)]
+    for gram in grams:
+        np.fill_diagonal(gram, 0)
+
+    def hsic(k: np.ndarray, m: np.ndarray) -> float:
+        mixed = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(axis=0) @ m.sum(axis=0))
+        return float((k * m).sum() + mixed) / (n * (n - 3))
+
+    scale = hsic(grams[0], grams[0]) * hsic(grams[1], grams[1])
+    return hsic(*grams) / scale**0.5 if scale > 0 else float("nan")

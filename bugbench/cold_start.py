@@ -1,0 +1,163 @@
+"""TheDeepChecker's checks before training: data, initial weights, initial loss, gradients. It keeps their limits."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from bugbench.checked_program import CLOSE, CheckedProgram
+from bugbench.rule_table import Finding
+from torch import nn
+
+F_CRITICAL = {0.1: 2.70554, 0.05: 3.8415, 0.025: 5.0239, 0.01: 6.635}  # deep_checker/metrics.py, by alpha
+LEARNING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def cold_start_rules(program: CheckedProgram, task: str, limits: Any) -> Iterator[Finding]:
+    """Ask the first epoch's data and the untrained model."""
+    assert program.start is not None
+    features, targets = _joined(program.features), _joined(program.targets)
+    if features.is_floating_point():
+        yield from _scale("features", features, columns=features.ndim == 2)
+    if task == "regression" and targets.is_floating_point():
+        yield from _scale("targets", targets, columns=targets.ndim == 2)
+    elif task != "language_model":
+        yield from _balance(targets, limits.labels_perplexity)
+    yield from weight_rules(program.start[0], limits.f_test_alpha, limits.torch_initialization)
+    yield from _loss(program, task, limits)
+    if limits.gradient_check:
+        yield from gradient_rules(program, limits)
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    alike = [x for x in parts if x.shape[1:] == parts[0].shape[1:]]
+    return torch.cat(alike)
+
+
+def _scale(what: str, values: torch.Tensor, columns: bool) -> Iterator[Finding]:
+    """Ask whether values are constant; lie from 0 or -1 to 1; or have mean 0 and deviation 1. First offender only."""
+    flat = values.double().reshape(len(values), -1) if columns else values.double().reshape(-1, 1)
+    low, high, mean, std = flat.amin(dim=0), flat.amax(dim=0), flat.mean(dim=0), flat.std(dim=0, unbiased=False)
+    for i in range(flat.shape[1]):
+        which = f"column {i}" if columns else f"all {what}"
+        bounded = abs(high[i] - 1) <= CLOSE and min(abs(low[i]), abs(low[i] + 1)) <= CLOSE
+        standard = abs(std[i] - 1) <= CLOSE and abs(mean[i]) <= CLOSE
+        if std[i] == 0:
+            yield Finding(f"{what} constant", f"{which}: {float(mean[i]):.3g}")
+        elif not (bounded or standard):
+            text = f"{which}: {float(low[i]):.3g} to {float(high[i]):.3g}, mean {float(mean[i]):.3g}"
+            yield Finding(f"{what} unnormalized", f"{text}, deviation {float(std[i]):.3g}")
+            return
+
+
+def _balance(targets: torch.Tensor, least: float) -> Iterator[Finding]:
+    """Ask whether the labels' perplexity is at least this share of the way from one class to all."""
+    if targets.is_floating_point():
+        one_hot = targets.ndim == 2 and targets.shape[1] > 1
+        shares = (
+            targets.double().mean(dim=0)
+            if one_hot
+            else torch.stack([1 - targets.double().mean(), targets.double().mean()])
+        )
+    else:
+        labels = targets.reshape(-1)
+        shares = torch.bincount(labels[labels >= 0]).double()
+    shares = shares / shares.sum()
+    if len(shares) < 2 or (shares < 0).any():
+        return
+    known = shares[shares > 0]
+    balance = (math.exp(-float((known * known.log()).sum())) - 1) / (len(shares) - 1)
+    if balance < least:
+        yield Finding("unbalanced labels", f"a normalized perplexity of {balance:.2f} over {len(shares)} classes")
+
+
+def weight_rules(model: nn.Module, alpha: float, torch_initialization: bool) -> Iterator[Finding]:
+    """Ask whether initial weights vary, and as He, Glorot or LeCun would have them for the model's activation."""
+    kinds = [type(m).__name__.lower() for m in model.modules()]
+    wanted = next((k for k in ("relu", "tanh", "sigmoid") if k in kinds), "")
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LEARNING)]
+    for name, layer in layers:
+        weight = layer.weight.detach().double()
+        variance, fan_in, fan_out = float(weight.var(unbiased=False)), weight[0].numel(), weight[:, 0].numel()
+        if weight.numel() < 2:
+            continue
+        if variance <= 1e-8:
+            yield Finding("constant weights", f"a variance of {variance:.2g}", name)
+            continue
+        known = {"relu": 2 / fan_in, "tanh": 2 / (fan_in + fan_out), "sigmoid": 1 / fan_in}
+        accepted = [known[wanted]] if wanted else list(known.values())
+        accepted += [1 / (3 * fan_in)] if torch_initialization else []
+        if all(max(variance / v, v / variance) > F_CRITICAL[alpha] for v in accepted):
+            size = "large" if variance > max(accepted) else "small"
+            text = f"a deviation of {variance**0.5:.3g}, {accepted[0] ** 0.5:.3g} is recommended"
+            yield Finding(f"{size} initial weights", text, name)
+    normalized = any("norm" in kind for kind in kinds)
+    if layers and not normalized and all(m.bias is None for _, m in layers):
+        yield Finding("no bias", "no layer has a bias")
+
+
+def _loss(program: CheckedProgram, task: str, limits: Any) -> Iterator[Finding]:
+    """Ask whether the loss grows with the batch, and is what a guess over the classes costs."""
+    assert program.start is not None and program.loss is not None
+    targets = program.targets[0]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        outputs = copy.deepcopy(program.start[0])(program.inputs[0])
+        losses = [
+            float(program.loss(outputs.repeat_interleave(n, 0), targets.repeat_interleave(n, 0))) for n in (2, 4, 8)
+        ]
+    if (
+        all(math.isfinite(v) and v for v in losses)
+        and round(losses[1] / losses[0]) == round(losses[2] / losses[1]) == 2
+    ):
+        yield Finding("summed loss", f"{losses[0]:.3g}, {losses[1]:.3g}, {losses[2]:.3g} for 2, 4, 8 copies of a batch")
+    binary = targets.is_floating_point() and task != "regression"
+    classes = 2 if binary else 0 if targets.is_floating_point() else outputs.shape[-1]
+    expected = math.log(classes) if classes > 1 else 0.0
+    if expected and not abs(program.first_loss - expected) < limits.initial_loss * expected:
+        yield Finding(
+            "poor initial loss", f"{program.first_loss:.3g}, where a guess over {classes} costs {expected:.3g}"
+        )
+
+
+def gradient_rules(program: CheckedProgram, limits: Any) -> Iterator[Finding]:
+    """Compare gradients with central differences, on a few samples, in double precision and evaluation mode."""
+    assert program.start is not None and program.loss is not None
+    inputs, targets = program.inputs[0][: limits.gradient_samples], program.targets[0][: limits.gradient_samples]
+    model = copy.deepcopy(program.start[0]).double().eval()
+    inputs, targets = (x.double() if x.is_floating_point() else x for x in (inputs, targets))
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(0)  # for a function that draws in evaluation too
+        return program.loss(model(inputs), targets)  # type: ignore[misc]
+
+    try:
+        value = loss()
+    except (RuntimeError, TypeError):
+        return  # the program insists on single precision, in which such differences are mostly rounding
+    if value.dtype != torch.float64 or not torch.isfinite(value):
+        return
+    model.zero_grad()
+    value.backward()
+    for name, weight in model.named_parameters():
+        if weight.ndim < 2 or not weight.requires_grad:
+            continue
+        flat = weight.data.view(-1)
+        count = min(max(int(limits.gradient_share * len(flat)), 1), limits.gradient_dimensions)
+        places = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))[:count].tolist()
+        analytic = torch.zeros(len(flat), dtype=torch.float64) if weight.grad is None else weight.grad.reshape(-1)
+        numeric = []
+        for place in places:
+            before, values = float(flat[place]), []
+            for sign in (1, -1):
+                flat[place] = before + sign * limits.gradient_delta
+                with torch.no_grad():
+                    values.append(float(loss()))
+            flat[place] = before
+            numeric.append((values[0] - values[1]) / (2 * limits.gradient_delta))
+        a, b = analytic[places], torch.tensor(numeric, dtype=torch.float64)
+        scale = float(a.norm() + b.norm())
+        if scale > CLOSE * limits.gradient_delta and float((a - b).norm()) / scale > limits.gradient_error:
+            text = f"gradient of {float(a.norm()):.3g}, by differences {float(b.norm()):.3g}, in {count} dimensions"
+            yield Finding("wrong gradient", text, name.rpartition(".")[0])

@@ -1,0 +1,213 @@
+"""NeuraLint's rules, asked of the layers, the loss and the loops of a program; ``neuralint`` has their table.
+
+Each function is one rule or a few of the same kind; the codes are those of ``grooveParser.py``, and what a rule asks is
+what its graph in ``DNN-metamodel.gps`` matches, also where its text says less or more.
+"""
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+
+from bugbench.layer_graph import NONLINEAR, Layer, Source, called
+from bugbench.rule_table import Finding
+
+LEARNING, SPATIAL = ("dense", "conv"), ("conv", "maxpool")
+# What a loss takes: outputs before or after the last activation, and which one that is.
+LOSSES = {
+    **dict.fromkeys(("cross_entropy", "crossentropyloss"), ("before", "softmax")),
+    **dict.fromkeys(("binary_cross_entropy_with_logits", "bcewithlogitsloss"), ("before", "sigmoid")),
+    **dict.fromkeys(("nll_loss", "nllloss"), ("after", "softmax")),
+    **dict.fromkeys(("binary_cross_entropy", "bceloss"), ("after", "sigmoid")),
+    **dict.fromkeys(("mse_loss", "mseloss", "l1_loss", "l1loss", "huber_loss", "huberloss"), ("before", "")),
+    **dict.fromkeys(("smooth_l1_loss", "smoothl1loss"), ("before", "")),
+}
+CONSTANT = ("constant_", "zeros_", "ones_", "fill_", "zero_")
+RANDOM = ("normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_")
+INITIALIZERS = (*CONSTANT[:3], *RANDOM, "kaiming_uniform_", "kaiming_normal_", "reset_parameters")
+
+
+def network_rules(layers: list[Layer], deep: int) -> Iterator[Finding]:
+    """Ask one network of dense and convolutional layers; ``deep``: so many layers that convolve or pool."""
+    for i, layer in enumerate(layers):
+        three = [x.kind for x in _next(layers, i, 3)]
+        hidden = layer.kind in LEARNING and any(x.kind in LEARNING for x in layers[i + 1 :])
+        if hidden and "activation" not in three:
+            yield _found("f009 missing activation", f"no activation follows {layer.function}", layer)
+        if layer.bias and "batchnorm" in three:
+            yield _found("f005 useless bias", f"{layer.function} has a bias and batch norm after it", layer)
+        if layer.kind == "dropout":
+            after = [x.kind for x in _next(layers, i, 2)]
+            for code, kind in (
+                ("f006 dropout before batch norm", "batchnorm"),
+                ("f018 dropout before pooling", "maxpool"),
+            ):
+                if after[:1] == [kind] or after == ["activation", kind]:
+                    yield _found(code, f"{kind} comes after {layer.function}", layer)
+    yield from _double_activation(layers)
+    yield from _shapes(layers)
+    yield from _widths([x for x in layers if x.kind == "dense"], "outputs", 1, "f019 widening dense layers")
+    convolutions = [x for x in layers if x.kind == "conv"]
+    yield from _widths(convolutions, "outputs", -1, "f023 fewer filters")
+    yield from _widths(convolutions, "kernel", -1, "f016 smaller window")
+    yield from _pooling(layers, deep)
+
+
+def _double_activation(layers: list[Layer]) -> Iterator[Finding]:
+    """f003: two activations after a learning layer, and none between them."""
+    last: Layer | None = None
+    learnt = False
+    for layer in layers:
+        if layer.kind in LEARNING:
+            last, learnt = None, True
+        elif layer.kind == "activation" and learnt:
+            if last is not None:
+                yield _found("f003 double activation", f"{layer.function} after {last.function}", layer)
+            last = layer
+
+
+def _shapes(layers: list[Layer]) -> Iterator[Finding]:
+    """f001, f011, f014, f021: what can be told of shapes without the size of the input."""
+    known: Layer | None = None
+    for i, layer in enumerate(layers):
+        if layer.kind in SPATIAL:
+            window = layers[i + 1 : i + 4]
+            dense = next((j for j, x in enumerate(window) if x.kind == "dense"), None)
+            if dense is not None and not any(x.kind in ("reshape", "avgpool", *SPATIAL) for x in window[:dense]):
+                yield _found("f011 missing flatten", f"dense follows {layer.function}", layer)
+        if layer.kind == "reshape":
+            known = None
+            if layer.first is not None and layer.first > 1:
+                yield _found("f014 batch size in reshape", f"the first axis is to be {layer.first:g}", layer)
+        if layer.kind in LEARNING:
+            same = known is not None and known.kind == layer.kind
+            if same and None not in (known.outputs, layer.inputs) and known.outputs != layer.inputs:  # type: ignore[union-attr]
+                sizes = f"{known.outputs:g} outputs, then {layer.inputs:g} inputs"  # type: ignore[union-attr]
+                yield _found("f001 mismatched shapes", sizes, layer)
+            known = layer
+
+
+def _widths(layers: list[Layer], size: str, sign: int, code: str) -> Iterator[Finding]:
+    """f016, f019, f023: a later layer with a larger (sign 1) or smaller (-1) size than one before it."""
+    for i, first in enumerate(layers):
+        for later in layers[i + 1 :]:
+            a, b = getattr(first, size), getattr(later, size)
+            if a is not None and b is not None and sign * (b - a) > 0:
+                yield _found(code, f"{size} of {a:g}, later {b:g}", later)
+
+
+def _pooling(layers: list[Layer], deep: int) -> Iterator[Finding]:
+    """f002, f025, f026, f027: convolutions that no pooling follows; and in deep networks their blocks."""
+    is_deep = sum(x.kind in ("conv", "maxpool", "avgpool") for x in layers) >= deep
+    for i, layer in enumerate(layers):
+        if layer.kind != "conv":
+            continue
+        rest = [x.kind for x in layers[i + 1 :]]
+        if "maxpool" not in rest:
+            if "avgpool" not in rest:
+                yield _found("f002 lack of pooling", "no pooling after this convolution", layer)
+            elif is_deep:
+                yield _found("f027 ineffective pooling", "no max-pooling after this convolution", layer)
+        stop = next((j for j, kind in enumerate(rest) if kind in SPATIAL), len(rest))
+        alone = not any(x.kind == "conv" for x in layers[max(i - 2, 0) : i])
+        if is_deep and alone and rest[stop : stop + 1] == ["maxpool"] and rest[stop + 1 : stop + 2] != ["dense"]:
+            yield _found("f025 too much pooling", "one convolution between two poolings", layer)
+    if is_deep:
+        blocks = [x for x in layers if x.kind in SPATIAL]
+        for a, b in pairwise(blocks):
+            known = a.kind == b.kind == "conv" and None not in (a.outputs, b.outputs, a.kernel, b.kernel)
+            if known and (a.outputs, a.kernel) != (b.outputs, b.kernel):
+                yield _found("f026 uneven block", f"{a.outputs:g} filters, then {b.outputs:g}", b)
+
+
+def loss_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
+    """f008, f012, f015, f017, f020: whether the loss takes what the network and the loss function give it."""
+    for function in source.functions.values():
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and called(n) in LOSSES and n.args):
+            moment, wanted = LOSSES[called(call)]
+            applied = _activations_in(call.args[0], function)
+            ending = [x for x in layers if x.kind != "reshape"][-1:]
+            applied = [x.function for x in ending if x.kind == "activation"] + applied
+            width = next((x.outputs for x in reversed(layers) if x.kind in LEARNING), None)
+            last, line = (applied or [""])[-1], call.lineno
+            text = f"{called(call)} of {last or 'raw outputs'}"
+            if moment == "before" and last:
+                kind = "softmax" if last == wanted == "softmax" else "activation"
+                yield Finding(f"f015 {kind} before the loss", text, line=line)
+            if moment == "before" and wanted == "sigmoid" and width not in (None, 1):
+                yield Finding("f015 width of the loss", f"{text} of width {width:g}", line=line)
+            if moment == "before" and wanted == "softmax" and width == 1:
+                yield Finding("f015 width of the loss", f"{text} of width 1", line=line)
+            if moment == "after" and not last:
+                code = "f008 missing softmax" if wanted == "softmax" else "f012 missing sigmoid"
+                yield Finding(code, text, line=line)
+            elif moment == "after" and last != wanted:
+                yield Finding("f020 wrong activation for the loss", text, line=line)
+            if last == "softmax" and width == 1:
+                yield Finding("f017 softmax of one output", text, line=line)
+
+
+def _activations_in(node: ast.AST, function: ast.FunctionDef) -> list[str]:
+    """Return the activations that an expression applies, looking up its names in the assignments before it."""
+    found = [NONLINEAR[called(n)] for n in ast.walk(node) if isinstance(n, ast.Call) and called(n) in NONLINEAR]
+    if found:
+        return found[:1]  # the outermost
+    for name in [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]:
+        for n in ast.walk(function):
+            own = isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name) and n.targets[0].id == name
+            if own and n.lineno < node.lineno:  # type: ignore[attr-defined]
+                made = n.value  # type: ignore[attr-defined]
+                found = [
+                    NONLINEAR[called(c)] for c in ast.walk(made) if isinstance(c, ast.Call) and called(c) in NONLINEAR
+                ]
+                if found:
+                    return found[:1]
+    return []
+
+
+def program_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
+    """f004, f007, f022, f024: initializers and the main loop."""
+    norms = {x.name.rpartition(".")[2] for x in layers if x.kind not in LEARNING}
+    for call in (n for n in ast.walk(source.tree) if isinstance(n, ast.Call) and called(n) in (*CONSTANT, *RANDOM)):
+        by_function = "init." in ast.unparse(call.func)
+        target = ast.unparse(call.args[0] if by_function and call.args else call.func).removesuffix(f".{called(call)}")
+        owner, _, part = target.removesuffix(".data").rpartition(".")
+        value = source.number(call.args[-1], {}) if call.args and called(call) in ("constant_", "fill_") else None
+        if part == "bias" and called(call) not in ("zeros_", "zero_") and value != 0:
+            yield Finding("f024 bias not zero", f"{target} by {called(call)}", line=call.lineno)
+        learnt = part == "weight" and owner.rpartition(".")[2] not in norms
+        if called(call) in CONSTANT and (learnt or (by_function and part not in ("bias", "weight"))):
+            yield Finding("f004 constant initialization", f"{target} by {called(call)}", line=call.lineno)
+    loops = [(n, _reached(n, source)) for n in ast.walk(source.tree) if isinstance(n, (ast.For, ast.While))]
+    main = [(loop, calls) for loop, calls in loops if _trains(calls)]
+    if not main:
+        yield Finding("f022 no main loop", "no loop that calls backward and the optimizer's step")
+    for loop, calls in main:
+        again = [c for c in calls if called(c) in INITIALIZERS or (called(c) == "apply" and "init" in ast.unparse(c))]
+        for call in again[:1]:
+            yield Finding(
+                "f007 initialized again", f"{called(call)} in the loop of line {loop.lineno}", line=call.lineno
+            )
+
+
+def _reached(node: ast.AST, source: Source, seen: tuple[str, ...] = ()) -> list[ast.Call]:
+    """Return the calls below a node and in the program's functions that these call."""
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+    for call in list(calls):
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        if name in source.functions and name not in seen:
+            calls += _reached(source.functions[name], source, (*seen, name))
+    return calls
+
+
+def _trains(calls: list[ast.Call]) -> bool:
+    steps = [c for c in calls if called(c) == "step" and "sched" not in ast.unparse(c.func).lower()]
+    return bool(steps) and any(called(c) == "backward" for c in calls)
+
+
+def _next(layers: list[Layer], i: int, count: int) -> list[Layer]:
+    """Return the layers after one; what only changes the shape is no layer of the meta-model's paths."""
+    return [x for x in layers[i + 1 :] if x.kind != "reshape"][:count]
+
+
+def _found(rule: str, text: str, layer: Layer) -> Finding:
+    return Finding(rule, text, layer.name or None, layer.line)

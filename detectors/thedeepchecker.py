@@ -1,0 +1,118 @@
+"""TheDeepChecker's property checks before, in and after training, with their published defaults."""
+
+from dataclasses import dataclass
+from itertools import chain
+
+from bugbench.after_training import label_rule, mode_rules
+from bugbench.checked_program import rerun_checked
+from bugbench.cold_start import cold_start_rules
+from bugbench.detector import Detector, Diagnosis, Trace
+from bugbench.rule_table import answer
+from bugbench.single_batch import single_batch_rules
+
+# Check: the faults it points at, the likeliest first; a family for a symptom alone. Checks further up come first.
+RULES = {
+    **dict.fromkeys((f"{x} not finite" for x in ("loss", "weight", "bias", "gradient", "activation")), ("numerics",)),
+    "constant weights": ("zero_init",),
+    "large initial weights": ("large_init",),
+    "summed loss": ("loss_reduction_sum",),
+    "wrong gradient": ("detached_features",),
+    "unbalanced labels": ("class_imbalance", "missing_class_weights"),
+    "features unnormalized": ("missing_normalization", "wrong_statistics"),
+    **{"targets unnormalized": ("unscaled_targets",), "targets constant": ("constant_labels",)},
+    **dict.fromkeys(("outputs never negative", "outputs never large"), ("activation_on_logits",)),
+    "weights untrained": ("optimizer_partial_params", "frozen_layers", "optimizer_wrong_params"),
+    "penalty outweighs the loss": ("excess_weight_decay", "regulariser_dominates"),
+    "saturated layer": ("saturating_activation",),
+    "dead layer": ("dead_relu",),
+    **dict.fromkeys(("updates too large", "diverging loss", "diverging weights"), ("lr_too_high",)),
+    "updates too small": ("lr_too_low",),
+    "corrupted labels": ("label_noise", "misaligned_labels"),
+    "loss goes to zero": ("overfit_capacity",),
+    **dict.fromkeys(("poor initial loss", "loss not representative"), ("loss",)),
+    "features constant": ("data",),
+    **dict.fromkeys(("stagnating loss", "fluctuating loss"), ("optimizer",)),
+    **dict.fromkeys(("inputs not used", "constant outputs", "batch not learnt", "small initial weights"), ("model",)),
+    **dict.fromkeys(("no bias", "dead weights", "negative weights", "vanishing gradient"), ("model",)),
+    **dict.fromkeys(("exploding gradient", "unstable activation"), ("model",)),
+    **dict.fromkeys(("activations differ between modes", "loss differs between modes"), ("model",)),
+}
+
+
+@dataclass
+class Thedeepchecker(Detector):
+    """Checks the properties of TheDeepChecker in its three phases; ``RULES`` says which faults a failed check means.
+
+    Source: Ben Braiek and Khomh, "Testing Feedforward Neural Networks Training Programs", TOSEM 2022; deep_checker/
+    config/settings.yaml (limits), checkers.py, hooks.py and metrics.py of github.com/thedeepchecker/thedeepchecker.
+    The program runs until it has evaluated ``mode_batches`` batches or more. Changed for PyTorch:
+
+    * *Before*: data are the first epoch's. PyTorch draws smaller weights than any known initialization, which is
+      accepted too (``torch_initialization``), and random biases, which are not asked to be zero. The gradient check,
+      off by default in the original, is done in double precision in few dimensions.
+    * *In training*, on a copy of model and optimizer with ``loss_function``: the 16 samples that are to be learnt are
+      also the monitored batch (50 there); ``work`` bounds the steps of large models. Whether outputs are probabilities
+      is not asked: they are raw. The penalty is the optimizer's weight decay. Whether the inputs are used is asked of a
+      batch that is not learnt, as the paper has it; the published code does so only where a loss is not finite.
+    * *After*: corrupted labels from the trace's losses; the two modes on a copy of the model. Left out: trainings with
+      and without augmentation compared (two whole trainings), and operations that a user would have to name.
+    """
+
+    access = {"rerun"}
+    labels_perplexity: float = 0.5
+    f_test_alpha: float = 0.1
+    torch_initialization: bool = True
+    initial_loss: float = 1.0  # of the expected loss
+    gradient_check: bool = True
+    gradient_samples: int = 3
+    gradient_share: float = 0.1
+    gradient_dimensions: int = 20  # at most, of each weight
+    gradient_delta: float = 1e-4
+    gradient_error: float = 0.01
+    batch: int = 16
+    iterations: int = 1000
+    work: float = 3e8  # elements of activations in a fit: some seconds
+    batch_errors: float = 0.05
+    batch_mean_error: float = 0.001
+    zero_loss: float = 1e-8
+    small_loss: float = 1e-5
+    smooth: float = 0.95
+    compared_losses: int = 100
+    start: int = 10
+    period: int = 10
+    fit_patience: int = 5
+    watched_iterations: int = 200
+    window: int = 5
+    growth: float = 2.0
+    patience: int = 5
+    dead_activation: float = 1e-5
+    percentile: float = 95.0
+    dead_neurons: float = 0.5  # or saturated ones
+    saturation: float = 0.85
+    activation_low: float = 0.5
+    activation_high: float = 2.0
+    dead_weight: float = 1e-5
+    dead_weights: float = 0.95
+    negative_weights: float = 0.95
+    diverging: float = 1e8
+    vanishing: float = 1e-6
+    vanishing_rate: float = 0.5
+    exploding: float = 1e6
+    update_low: float = -4.0
+    update_high: float = -1.0
+    loss_fall: float = 0.05
+    smoothness: float = 0.5
+    correlation: float = 0.5
+    label_warmup: int = 5
+    label_patience: int = 5
+    label_gain: float = 0.1
+    mode_batches: int = 250
+    mode_samples: int = 1024
+    mode_similarity: float = 0.75
+    mode_loss: float = 0.5
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        program = rerun_checked(trace, self.mode_batches, 38400, self.mode_samples)  # 300 times 128, as in metadata.py
+        before = cold_start_rules(program, trace.meta.get("task") or "", self)
+        after = chain(mode_rules(program, self.mode_similarity, self.mode_loss), label_rule(trace, self))
+        return answer(RULES, chain(before, single_batch_rules(program, self), after))

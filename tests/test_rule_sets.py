@@ -1,0 +1,525 @@
+"""Ports of published rule sets: each rule on numbers worked out by hand, on both sides of its limit."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from bugbench.after_training import label_rule, linear_cka
+from bugbench.catalogue import Catalogue
+from bugbench.checked_program import error_rate
+from bugbench.cold_start import weight_rules
+from bugbench.detector import NotApplicable
+from bugbench.detectors import neuralint, sagemaker_rules, thedeepchecker
+from bugbench.fit_watcher import saturation, smoothness
+from bugbench.layer_graph import Source
+from bugbench.recorder import Recorder
+from bugbench.rule_table import Finding, answer
+from bugbench.trace import Batch, Trace
+from torch import nn
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_answer_follows_the_table_and_names_a_fault_once() -> None:
+    table = {"nan": ("numerics",), "slow": ("lr_too_low", "missing_step"), "flat": ("missing_step", "model")}
+    said = answer(table, [Finding("flat", "b"), Finding("slow", "a", "head", 7), Finding("slow", "later")]).suspects
+    assert [s.fault for s in said] == ["lr_too_low", "missing_step", "model"]
+    assert [s.confidence for s in said] == sorted((s.confidence for s in said), reverse=True)
+    assert (said[1].evidence, said[1].layer, said[1].line) == ("slow: a", "head", 7)
+    assert answer(table, []).suspects == ()
+
+
+def test_answer_refuses_a_rule_that_has_no_row() -> None:
+    with pytest.raises(KeyError, match="fast"):
+        answer({"slow": ("lr_too_low",)}, [Finding("fast", "")])
+
+
+@pytest.mark.parametrize("module", [neuralint, sagemaker_rules, thedeepchecker])
+def test_tables_speak_the_vocabulary(module: Any, catalogue: Catalogue) -> None:
+    families = yaml.safe_load((Path(answer.__code__.co_filename).parent / "faults.yaml").read_text())["families"]
+    known = {*families, *(fault for family in families.values() for fault in family["faults"])}
+    assert {fault for faults in module.RULES.values() for fault in faults} <= known
+
+
+# -- SageMaker Debugger ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """As much of a trace as the rules read."""
+
+    layers: pd.DataFrame
+    steps: pd.DataFrame
+    meta: dict[str, Any] = field(default_factory=lambda: {"task": "classification", "layers": {}})
+    labels: list[int] = field(default_factory=list)
+    kept: list[Batch] = field(default_factory=list)
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        return pd.DataFrame({"split": "train", "label": np.array(self.labels, float)})
+
+    def train_steps(self) -> pd.DataFrame:
+        return self.steps[self.steps["split"] == "train"].reset_index(drop=True)
+
+    def batches(self, split: str = "train") -> list[Batch]:
+        return [b for b in self.kept if b.split == split]
+
+
+def layer(step: int, name: str, kind: str, mean: float = 0.0, std: float = 0.1, **more: float) -> dict[str, Any]:
+    row = {"step": step, "layer": name, "kind": kind, "mean": mean, "std": std, "min": -1.0, "max": 1.0}
+    return {**row, "zero_share": 0.0, "nonfinite": 0, **more}
+
+
+def losses(train: list[float], held_out: list[float], apart: int = 10) -> pd.DataFrame:
+    rows = [("train", apart * i, i, loss) for i, loss in enumerate(train)]
+    rows += [("val", apart * (i + 1), i, loss) for i, loss in enumerate(held_out)]
+    table = pd.DataFrame(rows, columns=["split", "step", "epoch", "loss"]).sort_values(["epoch", "split"])
+    return table.reset_index(drop=True)
+
+
+def fired(*rows: dict[str, Any], steps: pd.DataFrame | None = None, **more: Any) -> set[str]:
+    table = pd.DataFrame(list(rows) or [layer(0, "a.bias", "weight")])
+    run = Run(table, losses([1.0], [1.0]) if steps is None else steps, **more)
+    said = sagemaker_rules.SagemakerRules().diagnose(run)  # type: ignore[arg-type]
+    return {s.evidence.partition(":")[0] for s in said.suspects}
+
+
+def test_sound_numbers_fire_no_rule() -> None:
+    assert fired(layer(0, "a.weight", "gradient"), layer(0, "a.weight", "weight")) == set()
+
+
+@pytest.mark.parametrize(
+    ("rule", "row", "fires"),
+    [
+        ("VanishingGradient", layer(0, "a.weight", "gradient", 3e-8, 4e-8), True),  # root mean square 5e-8
+        ("VanishingGradient", layer(0, "a.weight", "gradient", 9e-8, 12e-8), False),  # 15e-8
+        ("VanishingGradient", layer(0, "a.bias", "gradient", 0.0, 1e-9), True),  # biases belong to the collection
+        ("ExplodingTensor", layer(0, "a", "activation", nonfinite=1), True),
+        ("AllZero", layer(0, "a.weight", "gradient", 1.0, zero_share=1.0), True),
+        ("AllZero", layer(0, "a.weight", "gradient", 1.0, zero_share=0.99), False),
+        ("TensorVariance", layer(0, "a.weight", "weight", std=1e9), False),  # has no limits by default
+    ],
+)
+def test_rule_on_one_tensor(rule: str, row: dict[str, Any], fires: bool) -> None:
+    assert (rule in fired(row)) == fires
+
+
+@pytest.mark.parametrize(("update", "weight", "size"), [(20.0, 1.0, "large"), (5e-10, 0.1, "small"), (9.0, 1.0, None)])
+def test_update_ratio(update: float, weight: float, size: str | None) -> None:
+    rows = [layer(3, "a.weight", kind, 0.0, std) for kind, std in (("update", update), ("weight", weight))]
+    assert fired(*rows) == ({f"WeightUpdateRatio.{size}"} if size else set())
+
+
+def test_weight_that_starts_at_zero_is_no_large_update() -> None:
+    rows = [layer(0, "a.weight", kind, 0.0, 0.01) for kind in ("update", "weight")]
+    assert fired(*rows) == set()
+
+
+@pytest.mark.parametrize(("values", "fires"), [((0.5, 0.5, 0.5), True), ((0.5, 0.5, 0.501), False)])
+def test_tensor_unchanged_over_three_steps(values: tuple[float, ...], fires: bool) -> None:
+    rows = [layer(step, "a.weight", "weight", value) for step, value in enumerate(values)]
+    assert fired(*rows) == ({"UnchangedTensor"} if fires else set())
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.996, True), (0.994, False)])
+def test_dead_relu_needs_more_zeros_than_half_the_units_could_leave(share: float, fires: bool) -> None:
+    # at most half of the units are dead: then the others are zero in 99 % at most, and all together in 99.5 %
+    rows = [layer(20, "a", "activation"), layer(20, "r", "activation", zero_share=share)]
+    assert fired(*rows, meta={"task": None, "layers": {"r": "ReLU"}}) == ({"DeadRelu"} if fires else set())
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "std", "fires"),
+    [
+        ("Tanh", 0.0, 20.0, True),  # 2 (1 - Phi(0.475)) = 0.635
+        ("Tanh", 0.0, 10.0, False),  # 2 (1 - Phi(0.95)) = 0.342
+        ("Sigmoid", 17.5, 0.1, True),
+        ("Sigmoid", -22.0, 0.5, False),  # 1 - Phi(2) = 0.02
+    ],
+)
+def test_saturated_activation(kind: str, mean: float, std: float, fires: bool) -> None:
+    rows = [layer(20, "a", "activation", mean, std), layer(20, "t", "activation")]
+    assert fired(*rows, meta={"task": None, "layers": {"t": kind}}) == ({"SaturatedActivation"} if fires else set())
+
+
+@pytest.mark.parametrize(("step", "std", "fires"), [(0, 0.3, True), (0, 0.4, False), (10, 0.3, False)])
+def test_poor_initialization_is_a_ratio_of_variances_above_ten(step: int, std: float, fires: bool) -> None:
+    rows = [layer(step, name, "activation", 0.0, s) for name, s in (("a", 1.0), ("r", 1.0), ("b", std), ("s", 1.0))]
+    said = fired(*rows, meta={"task": None, "layers": {"r": "ReLU", "s": "ReLU"}})
+    assert said == ({"PoorWeightInitialization"} if fires else set())  # 1 / 0.09 = 11.1, 1 / 0.16 = 6.25
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "rule"),
+    [
+        ([1.0, 1.0], [1.0, 0.9995], "LossNotDecreasing"),  # by 0.05 %
+        ([1.0, 1.0], [1.0, 0.998], None),
+        ([1.0], [1.11], "Overfit"),
+        ([1.0], [1.09], None),
+        ([1 - 0.01 * i for i in range(6)], [0.9 - 0.01 * i for i in range(6)], "Overtraining"),  # 5 gains of 0.01
+        ([1 - 0.15 * i for i in range(6)], [0.9 - 0.15 * i for i in range(6)], None),
+    ],
+)
+def test_rule_on_curves(train: list[float], held_out: list[float], rule: str | None) -> None:
+    assert fired(steps=losses(train, held_out)) == ({rule} if rule else set())
+
+
+@pytest.mark.parametrize(("rare", "fires"), [(49, True), (50, False)])
+def test_class_imbalance_is_more_than_ten_to_one(rare: int, fires: bool) -> None:
+    assert fired(labels=[0] * 500 + [1] * rare) == ({"ClassImbalance"} if fires else set())
+
+
+def kept(inputs: np.ndarray, targets: np.ndarray, outputs: np.ndarray, step: int = 0) -> Batch:
+    return Batch("train", step, 0, "train", inputs, targets, outputs, 1.0)
+
+
+@pytest.mark.parametrize(("wrong", "fires"), [(71, True), (70, False)])
+def test_class_mistaken_in_more_than_seven_of_ten(wrong: int, fires: bool) -> None:
+    targets = np.repeat(np.arange(5), 100)
+    predicted = targets.copy()
+    predicted[:wrong] = 3
+    early = kept(np.zeros((500, 2)), targets, np.eye(5)[(targets + 1) % 5])  # all wrong, and outdated by the later one
+    batches = [early, kept(np.zeros((500, 2)), targets, np.eye(5)[predicted], step=9)]
+    said = fired(labels=[*targets], kept=batches)
+    assert said == ({"ClassImbalance.misprediction"} if fires else set())
+
+
+@pytest.mark.parametrize(
+    ("mean", "images", "fires"), [(0.3, 500, True), (-0.3, 500, True), (0.1, 500, False), (0.3, 499, False)]
+)
+def test_input_images(mean: float, images: int, fires: bool) -> None:
+    steps = losses([1.0], [1.0]).assign(input_mean=mean, batch_size=images)
+    batch = kept(np.zeros((4, 1, 8, 8), np.float32), np.zeros(4), np.zeros((4, 1)))
+    assert fired(steps=steps, kept=[batch]) == ({"CheckInputImages"} if fires else set())
+
+
+@pytest.mark.parametrize(("zeros", "fires"), [(6, True), (5, False)])
+def test_padding_tokens(zeros: int, fires: bool) -> None:
+    tokens = np.array([[0] * zeros + [7] * (10 - zeros)])
+    assert fired(kept=[kept(tokens, np.zeros(1), np.zeros((1, 2)))]) == ({"NLPSequenceRatio"} if fires else set())
+
+
+# -- NeuraLint ---------------------------------------------------------------------------------------------------------
+
+LOOP = """
+def train_epoch(model, loader, optimizer):
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = {loss}
+        loss.backward()
+        {step}
+"""
+
+
+def network(*layers: str, forward: str = "self.layers(x)") -> str:
+    body = ", ".join(layers)
+    init = f"    def __init__(self, width):\n        super().__init__()\n        self.layers = nn.Sequential({body})\n"
+    call = f"    def forward(self, x):\n        return {forward}\n"
+    return f"class Net(nn.Module):\n{init}\n{call}\nmodel = Net(config.width)\n"
+
+
+def lint(
+    source: str, loss: str = "F.cross_entropy(model(inputs), targets)", step: str = "optimizer.step()"
+) -> list[str]:
+    trace = SimpleNamespace(source=source + LOOP.format(loss=loss, step=step), config={"width": 8, "batch_size": 32})
+    said = neuralint.Neuralint().diagnose(trace)  # type: ignore[arg-type]
+    return [s.evidence.partition(" ")[0] for s in said.suspects]
+
+
+DENSE = ("nn.Linear(64, width)", "nn.ReLU()", "nn.Linear(width, 4)")
+CONV = ("nn.Conv2d(1, 8, 3)", "nn.ReLU()", "nn.MaxPool2d(2)", "nn.Flatten()", "nn.Linear(72, 4)")
+
+
+def test_sound_networks_break_no_rule() -> None:
+    assert lint(network(*DENSE)) == lint(network(*CONV)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "layers"),
+    [
+        ("f001", ("nn.Linear(64, 16)", "nn.ReLU()", "nn.Linear(width, 4)")),
+        ("f002", ("nn.Conv2d(1, 8, 3)", "nn.ReLU()", "nn.Flatten()", "nn.Linear(72, 4)")),
+        ("f003", ("nn.Linear(64, 8)", "nn.ReLU()", "nn.Tanh()", "nn.Linear(8, 4)")),
+        ("f005", ("nn.Linear(64, 8)", "nn.BatchNorm1d(8)", "nn.ReLU()", "nn.Linear(8, 4)")),
+        ("f006", ("nn.Linear(64, 8, bias=False)", "nn.Dropout()", "nn.ReLU()", "nn.BatchNorm1d(8)", "nn.Linear(8, 4)")),
+        ("f009", ("nn.Linear(64, 8)", "nn.Dropout()", "nn.Linear(8, 4)")),
+        ("f011", ("nn.Conv2d(1, 8, 3)", "nn.ReLU()", "nn.MaxPool2d(2)", "nn.Linear(72, 4)")),
+        ("f015", (*DENSE, "nn.Softmax(dim=1)")),
+        ("f016", ("nn.Conv2d(1, 8, 5)", "nn.ReLU()", "nn.Conv2d(8, 8, 3)", "nn.ReLU()", *CONV[2:])),
+        ("f018", (*CONV[:2], "nn.Dropout()", *CONV[2:])),
+        ("f019", ("nn.Linear(64, 8)", "nn.ReLU()", "nn.Linear(width, 2 * width)", "nn.ReLU()", "nn.Linear(16, 4)")),
+        ("f023", ("nn.Conv2d(1, 16, 3)", "nn.ReLU()", "nn.Conv2d(16, 8, 3)", "nn.ReLU()", *CONV[2:])),
+    ],
+)
+def test_rule_on_layers(rule: str, layers: tuple[str, ...]) -> None:
+    assert lint(network(*layers)) == [rule]
+
+
+def test_deep_network_of_single_convolutions() -> None:
+    block = ("nn.Conv2d(8, 8, 3)", "nn.ReLU()", "nn.MaxPool2d(2)")
+    ending = ("nn.Flatten()", "nn.Linear(72, 4)")
+    assert lint(network(*block * 5, *ending)) == ["f025"]  # ten layers that convolve or pool
+    assert lint(network(*block * 4, *ending)) == []
+    pairs = ("nn.Conv2d(8, 8, 3)", "nn.ReLU()", *block)
+    assert lint(network(*pairs * 4, *ending)) == []
+    assert lint(network("nn.Conv2d(1, 4, 3)", "nn.ReLU()", *pairs * 4, *ending)) == [
+        "f001",  # 4 outputs, then 8 inputs
+        "f026",  # and a block of 4 and 8 filters
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "rules"),
+    [
+        ("F.nll_loss(model(inputs), targets)", ["f008"]),
+        ("F.nll_loss(F.log_softmax(model(inputs), dim=1), targets)", []),
+        ("F.cross_entropy(F.softmax(model(inputs), dim=1), targets)", ["f015"]),
+        ("F.cross_entropy(torch.relu(model(inputs)), targets)", ["f015"]),
+        ("F.mse_loss(torch.sigmoid(model(inputs)), targets)", ["f015"]),
+        ("F.mse_loss(model(inputs), targets)", []),
+        ("F.binary_cross_entropy(model(inputs), targets)", ["f012", "f012"]),
+        ("F.binary_cross_entropy(torch.tanh(model(inputs)), targets)", ["f020", "f020"]),
+        ("F.binary_cross_entropy(torch.sigmoid(model(inputs)), targets)", []),
+        ("F.binary_cross_entropy_with_logits(model(inputs), targets)", ["f015"]),  # four outputs
+    ],
+)
+def test_rule_on_the_loss(loss: str, rules: list[str]) -> None:
+    assert lint(network(*DENSE), loss) == rules
+
+
+def test_softmax_that_the_loss_does_not_get_is_no_matter() -> None:
+    metrics = "def accuracy(outputs, targets):\n    return outputs.softmax(dim=1).argmax(dim=1) == targets\n"
+    assert lint(network(*DENSE) + metrics) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "rules"),
+    [
+        ("nn.init.zeros_(model.layers[0].weight)", ["f004"]),
+        ("nn.init.constant_(model.head.bias, -2.0)", ["f024"]),
+        ("nn.init.constant_(model.head.bias, 0.0)", []),
+        ("nn.init.zeros_(model.head.bias)", []),
+        ("nn.init.kaiming_normal_(model.head.weight)", []),
+    ],
+)
+def test_rule_on_initializers(line: str, rules: list[str]) -> None:
+    assert lint(network(*DENSE) + line + "\n") == rules
+
+
+def test_loop_that_never_steps_or_starts_anew() -> None:
+    assert lint(network(*DENSE), step="scheduler.step()") == ["f022", "f022"]  # a fault and its family
+    anew = "optimizer.step()\n        model.reset_parameters()"
+    assert lint(network(*DENSE), step=anew) == ["f007"]
+
+
+@pytest.mark.parametrize(
+    ("size", "rules"), [("config.batch_size", ["f014"]), ("32", ["f014"]), ("-1", []), ("len(x)", [])]
+)
+def test_batch_size_written_into_a_reshape(size: str, rules: list[str]) -> None:
+    assert lint(network(*DENSE, forward=f"self.layers(x.view({size}, 64))")) == rules
+
+
+def test_functions_and_inner_modules_are_called_in_the_order_of_forward() -> None:
+    source = """
+class Block(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        return F.relu(self.norm(self.conv(x)))
+
+class Net(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.head = nn.Linear(8, 4)
+        self.block = Block(1, 2 * channels)
+
+    def forward(self, x):
+        x = F.max_pool2d(self.block(x), 2)
+        return self.head(torch.flatten(x, 1))
+
+def build_model(config):
+    return Net(config.width)
+"""
+    (layers,) = Source(source, {"width": 8}).networks()
+    assert [x.kind for x in layers] == ["conv", "batchnorm", "activation", "maxpool", "reshape", "dense"]
+    assert (layers[0].name, layers[0].inputs, layers[0].outputs, layers[0].kernel) == ("block.conv", 1, 16, 3)
+    assert not layers[0].bias and layers[-1].bias
+
+
+def test_network_outside_the_meta_model_is_not_judged() -> None:
+    with pytest.raises(NotApplicable):
+        lint(network("nn.Embedding(100, 8)", "nn.Linear(8, 8)", "nn.Linear(8, 4)"))
+
+
+# -- TheDeepChecker ----------------------------------------------------------------------------------------------------
+
+
+def test_smoothness_counts_turns() -> None:
+    assert smoothness([4.0, 3.0, 2.0, 1.0]) == 1.0
+    assert smoothness([1.0, 2.0, 1.0, 2.0]) == 0.5  # up, down, up: two turns in four losses
+
+
+def test_saturation_is_the_mean_distance_from_the_middle() -> None:
+    assert saturation(np.zeros(8)) == 1.0
+    assert saturation(np.full(8, 0.5)) == 0.0
+    assert saturation(np.array([0.0, 0.0, 0.25, 0.25])) == pytest.approx(0.75)
+
+
+def test_kernel_alignment() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(50, 3))
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    assert linear_cka(a, a) == pytest.approx(1)
+    assert linear_cka(a, 5 * a @ rotation + 7) == pytest.approx(1)  # neither scale, rotation nor shift matter
+    assert abs(linear_cka(a, rng.normal(size=(50, 3)))) < 0.1
+    assert math.isnan(linear_cka(a[:3], a[:3]))
+
+
+def test_error_rate_of_each_kind_of_target() -> None:
+    scores = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
+    assert error_rate(scores, torch.tensor([0, 1, 1, 1])) == ("classification", 0.25)
+    assert error_rate(scores, torch.eye(2)[[0, 1, 1, 1]]) == ("classification", 0.25)
+    assert error_rate(torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.0], [0.0]])) == ("classification", 0.5)
+    kind, error = error_rate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 5.0]))
+    assert (kind, error) == ("regression", pytest.approx(2 / 3 / 4))
+
+
+@pytest.mark.parametrize(
+    ("scale", "default", "rule"),
+    [
+        (0.0, True, "constant weights"),
+        (2.0**0.5, True, None),  # He: a variance of 2 / 64
+        (4.0, True, "large initial weights"),  # 16 / 64 is 8 times as much, more than 2.71 times
+        (3**-0.5, True, None),  # PyTorch's own: 1 / (3 * 64)
+        (3**-0.5, False, "small initial weights"),
+        (0.1, True, "small initial weights"),
+    ],
+)
+def test_initial_weights(scale: float, default: bool, rule: str | None) -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU())
+    values = torch.tensor([1.0, -1.0]).repeat(1024).view(32, 64)  # a variance of 1
+    with torch.no_grad():
+        model[0].weight.copy_(values * scale / 8)
+    assert [f.rule for f in weight_rules(model, 0.1, default)] == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(
+    ("first", "fires"),
+    [
+        ([2.3] * 12, True),
+        ([2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.5, 1.2, 0.9, 0.6, 0.4, 0.2], False),  # falls by 10 % and more five times
+        ([2.3, 2.2, 2.3, 1.2, 2.4, 1.1, 2.5, 1.0, 2.4, 1.2, 2.2, 1.0], False),
+        ([2.3, 2.2, 2.2], False),  # too short to tell
+    ],
+)
+def test_corrupted_labels_leave_a_loss_that_stands_still(first: list[float], fires: bool) -> None:
+    table = losses(first, [])
+    trace = SimpleNamespace(train_steps=lambda: table)
+    assert bool(list(label_rule(trace, thedeepchecker.Thedeepchecker()))) == fires  # type: ignore[arg-type]
+
+
+PROGRAM = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.act, self.head = nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = self.act(self.hidden(x))
+        return self.head({features})
+
+
+def loss_function(outputs, targets):
+    return {loss}
+
+
+def main(config, run):
+    torch.manual_seed(0)
+    targets = torch.arange(64) % 2
+    inputs = torch.randn(64, 8) + 2 * targets[:, None]
+    inputs = {scaled}
+    model = Net()
+    {init}
+    optimizer = torch.optim.{optimizer}
+    run.watch(model, optimizer)
+    for epoch in range(8):
+        for rows in torch.arange(64).split(16):
+            optimizer.zero_grad()
+            outputs = model(inputs[rows])
+            loss = loss_function(outputs, targets[rows])
+            loss.backward()
+            optimizer.step()
+            run.log_batch("train", inputs=inputs[rows], targets=targets[rows], outputs=outputs, loss=loss)
+        run.log_batch("val", inputs=inputs, targets=targets, outputs=model(inputs), loss=1.0)
+        run.log_metrics("val", loss=1.0)
+"""
+SOUND = {
+    "features": "x",
+    "loss": "F.cross_entropy(outputs, targets)",
+    "scaled": "(inputs - inputs.mean(dim=0)) / inputs.std(dim=0, unbiased=False)",
+    "init": "",
+    "optimizer": "SGD(model.parameters(), lr=0.05)",
+}
+NEVER_LEARNT = "F.cross_entropy(outputs, 1 - targets)"  # what is learnt at once is not watched for long
+
+
+def check(folder: Path, **changes: str) -> set[str]:
+    recorder = Recorder(folder, task="classification", classes=2)
+    recorder.finish()
+    (folder / "program.py").write_text(PROGRAM.format(**SOUND | changes))
+    (folder / "config.yaml").write_text("seed: 0\n")
+    (folder / "data").mkdir()
+    said = thedeepchecker.Thedeepchecker().diagnose(Trace(folder))
+    return {s.evidence.partition(":")[0] for s in said.suspects}
+
+
+def test_sound_program_passes_but_for_its_narrow_activations(tmp_path: Path) -> None:
+    assert check(tmp_path) <= {"unstable activation", "stagnating loss"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("features unnormalized", {"scaled": "100 * inputs"}),
+        ("wrong gradient", {"features": "x.detach()"}),
+        ("summed loss", {"loss": "F.cross_entropy(outputs, targets, reduction='sum')"}),
+        ("constant weights", {"init": "[nn.init.zeros_(p) for p in model.parameters()]"}),
+        ("large initial weights", {"init": "nn.init.normal_(model.hidden.weight)"}),
+        ("dead layer", {"init": "nn.init.constant_(model.hidden.bias, -50.0)"}),
+        ("weights untrained", {"optimizer": "SGD(model.head.parameters(), lr=0.05)"}),
+        ("updates too large", {"optimizer": "Adam(model.parameters(), lr=1.0)", "loss": NEVER_LEARNT}),
+        ("updates too small", {"optimizer": "SGD(model.parameters(), lr=1e-7)"}),
+        ("penalty outweighs the loss", {"optimizer": "SGD(model.parameters(), lr=0.05, weight_decay=10.0)"}),
+        ("inputs not used", {"features": "0 * x"}),
+        ("batch not learnt", {"loss": NEVER_LEARNT}),
+        ("poor initial loss", {"loss": "10 * F.cross_entropy(outputs, targets)"}),
+        ("loss not finite", {"loss": "F.cross_entropy(outputs, targets) + torch.log(-outputs.var())"}),
+    ],
+)
+def test_broken_program_fails_the_check_of_its_fault(tmp_path: Path, rule: str, changes: dict[str, str]) -> None:
+    assert rule in check(tmp_path, **changes)
+
+
+def test_program_without_a_loss_function_is_not_judged(tmp_path: Path) -> None:
+    with pytest.raises(NotApplicable, match="loss_function"):
+        source = PROGRAM.replace("loss_function", "criterion")
+        Recorder(tmp_path, task="classification", classes=2).finish()
+        (tmp_path / "program.py").write_text(source.format(**SOUND))
+        (tmp_path / "config.yaml").write_text("seed: 0\n")
+        (tmp_path / "data").mkdir()
+        thedeepchecker.Thedeepchecker().diagnose(Trace(tmp_path))
