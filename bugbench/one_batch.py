@@ -117,7 +117,7 @@ class OneBatch(FirstBatch):
             loss = self.loss_function(outputs, few[1])
             if not loss.requires_grad or not torch.isfinite(loss):
                 break
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -143,7 +143,7 @@ class _Watch(Probe):
         self.losses: Losses = []
 
     def log_batch(self, split: str, **tensors: Any) -> None:
-        self.losses.append(float(tensors["loss"]))
+        self.losses.append(float(torch.as_tensor(tensors["loss"]).detach()))
         done = len(self.losses) > self.until.steps or self.until.reached(self.losses)
         if done or not math.isfinite(self.losses[-1]):
             raise StopRun

@@ -42,7 +42,7 @@ class GradientCheck(Detector):
             value = loss()
         except RuntimeError as error:
             raise NotApplicable(f"the program does not run in double precision: {error}") from error
-        if value.dtype != torch.float64 or float(value) != float(loss()):
+        if value.dtype != torch.float64 or float(value.detach()) != float(loss().detach()):
             raise NotApplicable("the loss is no double, or not the same when asked again")
         named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
         found = [None] * len(named)
@@ -53,7 +53,7 @@ class GradientCheck(Detector):
         for (name, parameter), gradient in zip(named.items(), found, strict=True):
             direction = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
             direction /= direction.norm()
-            slopes = self._slopes(loss, parameter, direction, float(value))
+            slopes = self._slopes(loss, parameter, direction, float(value.detach()))
             analytic = 0.0 if gradient is None else float((gradient * direction).sum())
             numerical = sum(slopes) / 2
             kink = abs(slopes[0] - slopes[1]) > 0.1 * max(map(abs, slopes))
