@@ -16,6 +16,7 @@ from torch import nn
 
 Losses = list[float]  # one a step, up to the first that is not finite or low enough
 
+
 class OneBatch(FirstBatch):
     """What :class:`FirstBatch` sees, copies of model and optimizer as ``watch`` got them, and the program's functions.
 

@@ -22,7 +22,7 @@ class ActivationHistograms(Detector):
       scale from -1 to 1; TheDeepChecker alarms above 0.85. Since no output is farther out than 1, mean |y| >= mean y^2
       = mean^2 + deviation^2, so where that is 0.85 the measure is, too: ``saturating_activation``.
     * *dead*: SageMaker Debugger's DeadRelu calls a unit dead that is active in less than 1 % of cases, and alarms at
-      half of a layer. If a layer's outputs are zero in more than 99.5 % of all, half of its units must be: ``dead_relu``.
+      half of a layer. Where more than 99.5 % of a layer's outputs are zero, half of its units must be: ``dead_relu``.
 
     Reported where it holds in more than half of the recorded steps. The last activation before the outputs may be as
     sure of itself as it likes: only what has a layer with weights behind it counts. Functional calls, which are no

@@ -60,10 +60,8 @@ class InitialLoss(Detector):
         every = np.concatenate([b.targets.astype(np.float64).ravel() for b in trace.batches()])
         return self._judge(batch, float(every.var()), (z - y) ** 2, np.nan, squared=True)
 
-    def _judge(
-        self, batch: Batch, expected: float, each: np.ndarray, raw: float, squared: bool = False
-    ) -> Diagnosis:
-        """Hold the loss against what is expected; ``each``: the right losses, ``raw``: of outputs as log-probabilities."""
+    def _judge(self, batch: Batch, expected: float, each: np.ndarray, raw: float, squared: bool = False) -> Diagnosis:
+        """Compare with what is expected; ``each``: the right losses, ``raw``: that of outputs taken for logarithms."""
         loss = batch.loss
         if not each.size or abs(loss - expected) < self.deviation * expected or 0 < loss < expected:
             return Diagnosis()

@@ -49,9 +49,8 @@ class LrRangeTest(Detector):
             if not probe.losses:
                 raise NotApplicable(f"the program raised before its first batch: {type(error).__name__}") from error
         losses, rates, own = np.array(probe.losses), np.array(probe.rates), probe.own
-        if probe.reason or len(losses) < self.batches // 2 and np.isfinite(losses).all():
+        if probe.reason or (len(losses) < self.batches // 2 and np.isfinite(losses).all()):
             raise NotApplicable(probe.reason or f"the program trains for {len(losses)} batches only")
-        losses, rates = losses[: len(rates)], rates[: len(losses)]
         finite = np.isfinite(losses)
         end = len(losses) if finite.all() else int(np.argmin(finite))
         if end < 2:
@@ -98,16 +97,16 @@ class GrowingRate(Probe):
             self.lowest, self.highest = min(self.lowest, self.own or 1), max(self.highest, self.own)
         optimizer.register_step_pre_hook(self._before_step)
 
+    def _rate(self) -> float:
+        return self.lowest * (self.highest / self.lowest) ** min(len(self.losses) / (self.batches - 1), 1.0)
+
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        share = min(len(self.losses) / (self.batches - 1), 1.0)
-        rate = self.lowest * (self.highest / self.lowest) ** share
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate()
 
     def log_batch(self, split: str, **tensors: Any) -> None:
         if split == "train":
-            share = min(len(self.losses) / (self.batches - 1), 1.0)
-            self.rates.append(self.lowest * (self.highest / self.lowest) ** share)
+            self.rates.append(self._rate())
             self.losses.append(float(torch.as_tensor(tensors["loss"]).detach()))
             if len(self.losses) >= self.batches or not math.isfinite(self.losses[-1]):
                 raise StopRun

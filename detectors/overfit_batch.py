@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
@@ -21,8 +22,10 @@ class OverfitBatch(Detector):
     single batch) within 200 steps (its default). If the program's own ``train_epoch`` gets there, all is well; if not,
     one part after the other is replaced, and the part whose replacement helps is to blame:
 
-    * a plain loop in place of the program's: the family ``training_loop``, with suspects by what the loss did;
-    * Adam with its default rate in place of the program's optimizer: ``optimizer``, likewise;
+    * a plain loop in place of the program's: the family ``training_loop``, before it a fault if the loss stood still
+      (no step arrives), did not fall at all (gradients add up), or crept down without a rise (they are cut short);
+    * Adam with its default rate in place of the program's optimizer: ``optimizer``, before it the parameters or the
+      rate, likewise;
     * nothing helps: it is the model, the loss or the inputs. An end at ln(e + C - 1) - 1, as low as a softmax lets the
       cross-entropy of the next one come, is a ``redundant_softmax``.
 
@@ -73,8 +76,9 @@ def _blame(part: str, losses: Losses, start: float, instead: Losses) -> Diagnosi
     if not last < start:
         faults = {"loop": "missing_zero_grad", "optimizer": "lr_too_high"}
         return _ranked(f"{faults[part]} {FAMILY[part]}", f"{seen}it goes from {start:.3g} to {last:.3g}")
-    if part == "optimizer" and last == min(losses):
-        return _ranked("lr_too_low optimizer", f"{seen}it only falls from {start:.3g} to {last:.3g}")
+    if max((b - a for a, b in pairwise(losses)), default=0) < 0:
+        faults = {"loop": "clip_too_small", "optimizer": "lr_too_low"}
+        return _ranked(f"{faults[part]} {FAMILY[part]}", f"{seen}it only creeps, from {start:.3g} to {last:.3g}")
     return _ranked(FAMILY[part], f"{seen}it goes from {start:.3g} to {last:.3g}, at best {min(losses):.3g}")
 
 

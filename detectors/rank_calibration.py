@@ -20,8 +20,8 @@ class RankCalibration(Detector):
       errors is more than what is usual. Too sure: ``miscalibrated``, if since an earlier evaluation the confidence has
       grown and the accuracy has not; else inputs or labels of the evaluation are others than those of training
       (families). Not sure enough: ``label_smoothing_wrong`` and what else keeps scores together.
-    * *Rejection*: when the less confident half is rejected, the relative error of the rest must fall (accuracy-rejection
-      curves, Nadeem et al. 2010). If the confident half is wrong more often than the other by two standard errors of
+    * *Rejection*: when the less confident half is rejected, the relative error of the rest must fall (Nadeem et al.
+      2010, accuracy-rejection curves). If the confident half is wrong more often than the other by two standard errors of
       the difference, confidence is the wrong way round: ``class_map_mismatch``, or evaluation has other inputs.
 
     Small networks on small data sets, unlike Guo's, may stay under 10 %; a fault that a temperature would mend, as
