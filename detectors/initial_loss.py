@@ -22,7 +22,7 @@ class InitialLoss(Detector):
     at zero or below. The first recorded batch is from before the first step. What is off is found by arithmetic on it,
     with e the right loss recomputed from outputs and targets:
 
-    * the loss is -e: ``flipped_sign``; minus the mean output of the target, ``nll_on_logits``;
+    * the loss is -e: ``flipped_sign``; minus the mean output of the right class, ``nll_on_logits``, however large;
     * it is n e, for n targets: ``loss_reduction_sum``. This is TheDeepChecker's reduction test, and alarms as it does
       where a sum is meant and the learning rate is made for it;
     * e itself is too large: inputs of mean size 10 or more (AutoTrainer's abnormal data) are ``missing_normalization``,
@@ -63,9 +63,12 @@ class InitialLoss(Detector):
     def _judge(self, batch: Batch, expected: float, each: np.ndarray, raw: float, squared: bool = False) -> Diagnosis:
         """Compare with what is expected; ``each``: the right losses, ``raw``: that of outputs taken for logarithms."""
         loss = batch.loss
-        if not each.size or abs(loss - expected) < self.deviation * expected or 0 < loss < expected:
+        if not each.size:
             return Diagnosis()
         right, total = float(each.mean()), float(each.sum())
+        unlogged = self._same(loss, raw) and not self._same(raw, right)
+        if abs(loss - expected) < self.deviation * expected and not unlogged:
+            return Diagnosis()
         if squared and not (self._same(loss, right) or self._same(loss, total)):
             raise NotApplicable("the loss is not the squared error")
         seen = f"the first loss is {loss:.4g}, and a model that knows nothing pays {expected:.4g}"
@@ -73,7 +76,7 @@ class InitialLoss(Detector):
         def causes() -> Iterator[tuple[str, str]]:
             if self._same(loss, -right):
                 yield "flipped_sign", f"; the outputs give {right:.4g}"
-            elif self._same(loss, raw):
+            elif unlogged:
                 yield "nll_on_logits", "; it is minus the mean output of the right class"
             elif self._same(loss, total) and each.size > 1:
                 yield "loss_reduction_sum", f"; the outputs give {right:.4g} for each of {each.size}"

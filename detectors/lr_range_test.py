@@ -51,22 +51,24 @@ class LrRangeTest(Detector):
         losses, rates, own = np.array(probe.losses), np.array(probe.rates), probe.own
         if probe.reason or (len(losses) < self.batches // 2 and np.isfinite(losses).all()):
             raise NotApplicable(probe.reason or f"the program trains for {len(losses)} batches only")
+        if not probe.steps:
+            raise NotApplicable("the optimizer never steps")
         finite = np.isfinite(losses)
         end = len(losses) if finite.all() else int(np.argmin(finite))
         if end < 2:
             raise NotApplicable("the first losses are not finite")
-        smooth = _smoothed(losses[:end])
+        smooth, start = _smoothed(losses[:end]), float(losses[:end][: self.batches // 10].mean())
         best = int(smooth.argmin())
         beyond = np.flatnonzero(smooth > self.diverged * smooth[best]) if smooth[best] > 0 else np.array([], dtype=int)
         beyond = beyond[beyond > best]
         limit = int(beyond[0]) if len(beyond) else end
-        fall = smooth[0] - smooth[best]
+        fall = start - smooth[best]
         if limit < len(losses) and rates[limit] < own and fall > 0:
             text = f"the loss falls to {smooth[best]:.3g} at a rate of {rates[best]:.2g} and has left it for good at "
             return suspect("lr_too_high", f"{text}{rates[limit]:.2g}; the program's own rate is {own:.2g}")
-        if fall < self.fall * abs(smooth[0]):
-            raise NotApplicable(f"the loss falls at no rate: it starts at {smooth[0]:.3g}, at best {smooth[best]:.3g}")
-        begin = rates[int(np.argmax(smooth < smooth[0] - self.begun * fall))]
+        if fall < self.fall * abs(start):
+            raise NotApplicable(f"the loss falls at no rate: it starts at {start:.3g}, at best {smooth[best]:.3g}")
+        begin = rates[np.flatnonzero(smooth[: best + 1] >= start - self.begun * fall)[-1:]].max(initial=rates[0])
         if own < begin and own < 0.1 * rates[best]:
             text = f"the loss begins to fall at a rate of {begin:.2g} and is lowest at {rates[best]:.2g}"
             return suspect("lr_too_low", f"{text}; the program's own rate is {own:.2g}")
@@ -78,8 +80,7 @@ class GrowingRate(Probe):
 
     def __init__(self, lowest: float, highest: float, batches: int) -> None:
         self.lowest, self.highest, self.batches = lowest, highest, batches
-        self.own = math.nan
-        self.reason = ""
+        self.own, self.steps, self.reason = math.nan, 0, ""
         self.rates: list[float] = []
         self.losses: list[float] = []
 
@@ -101,6 +102,7 @@ class GrowingRate(Probe):
         return self.lowest * (self.highest / self.lowest) ** min(len(self.losses) / (self.batches - 1), 1.0)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.steps += 1
         for group in optimizer.param_groups:
             group["lr"] = self._rate()
 

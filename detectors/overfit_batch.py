@@ -24,8 +24,8 @@ class OverfitBatch(Detector):
 
     * a plain loop in place of the program's: the family ``training_loop``, before it a fault if the loss stood still
       (no step arrives), did not fall at all (gradients add up), or crept down without a rise (they are cut short);
-    * Adam with its default rate in place of the program's optimizer: ``optimizer``, before it the parameters or the
-      rate, likewise;
+    * Adam in place of the program's optimizer, with its default rate and with ten times of it: ``optimizer``, before
+      it the parameters or the rate, likewise;
     * nothing helps: it is the model, the loss or the inputs. An end at ln(e + C - 1) - 1, as low as a softmax lets the
       cross-entropy of the next one come, is a ``redundant_softmax``.
 
@@ -53,9 +53,12 @@ class OverfitBatch(Detector):
         plain = run.fit(model, optimizer, few, until) if optimizer is not None else []
         if until.reached(plain):
             return _blame("loop", own, start, plain) if own else HEALTHY
-        model, _ = run.fresh()
-        weights = [p for p in model.parameters() if p.requires_grad]
-        adam = run.fit(model, torch.optim.Adam(weights), few, until) if weights else []
+        adam: Losses = []
+        for rate in (1e-3, 1e-2):  # Adam's default, and more for a small model
+            model, _ = run.fresh()
+            weights = [p for p in model.parameters() if p.requires_grad]
+            if weights and not until.reached(adam):
+                adam = run.fit(model, torch.optim.Adam(weights, lr=rate), few, until)
         if until.reached(adam):
             return _blame("optimizer", plain, start, adam) if plain else HEALTHY
         best = min((x for x in [*own, *plain, *adam] if math.isfinite(x)), default=start)

@@ -21,15 +21,15 @@ class RankCalibration(Detector):
       grown and the accuracy has not; else inputs or labels of the evaluation are others than those of training
       (families). Not sure enough: ``label_smoothing_wrong`` and what else keeps scores together.
     * *Rejection*: when the less confident half is rejected, the relative error of the rest must fall (Nadeem et al.
-      2010, accuracy-rejection curves). If the confident half is wrong more often than the other by two standard errors of
-      the difference, confidence is the wrong way round: ``class_map_mismatch``, or evaluation has other inputs.
+      2010, accuracy-rejection curves). If the confident half is wrong more often than the other by two standard errors
+      of the difference, confidence is the wrong way round: ``class_map_mismatch``, or evaluation has other inputs.
 
     Small networks on small data sets, unlike Guo's, may stay under 10 %; a fault that a temperature would mend, as
     miscalibration is, harms no accuracy.
     """
 
     access = {"data"}
-    gap: float = 0.1  # Guo et al., section 2: "between 4 and 10 %"
+    gap: float = 0.1  # Guo et al., of their results: typically between 4 and 10 %
     errors: float = 2.0  # standard errors
     bins: int = 15  # Guo et al.
     rows: int = 100  # fewer have a standard error of 5 %

@@ -23,11 +23,12 @@ class UpdateRatio(Detector):
     access = {"tensors"}
     low: float = 1e-4  # TheDeepChecker
     high: float = 0.1  # TheDeepChecker
+    steps: int = 10  # Adam's first ones are larger than all that follow, as its averages start from nothing
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         ratios = _ratios(trace)
-        if ratios.empty:
-            raise NotApplicable("no updates of weights were recorded")
+        if ratios["step"].nunique() < self.steps:
+            raise NotApplicable(f"updates were recorded of {ratios['step'].nunique()} steps only")
         by_weight = ratios.groupby("layer")["ratio"].median()
         middle = float(by_weight.median())
         seen = f"an update is {middle:.2g} of the weights it changes (median of {len(by_weight)}; usual is 1e-3)"
@@ -39,7 +40,7 @@ class UpdateRatio(Detector):
 
 
 def _ratios(trace: Trace) -> pd.DataFrame:
-    """Return columns layer and ratio: norm of the update to norm of the weights, for each weight and recorded step."""
+    """Return columns step, layer and ratio: norm of the update to norm of the weights, for each weight and recorded step."""
     table, steps = trace.layers, trace.train_steps()
     rates = steps.set_index("step")["lr"].fillna(1.0)
     used = rates.index[rates >= 0.1 * rates.max()]
@@ -48,9 +49,10 @@ def _ratios(trace: Trace) -> pd.DataFrame:
     parts = pd.concat([table[["step", "layer", "kind"]], square], axis=1)
     wide = parts.pivot_table(index=["step", "layer"], columns="kind", values="square").reset_index()
     if not {"weight", "update"} <= set(wide.columns):
-        return pd.DataFrame({"layer": [], "ratio": []})
+        return pd.DataFrame({"step": [], "layer": [], "ratio": []})
     wide = wide[wide["weight"] > 0]
-    return pd.DataFrame({"layer": wide["layer"], "ratio": np.sqrt(wide["update"] / wide["weight"])}).dropna()
+    ratio = np.sqrt(wide["update"] / wide["weight"])
+    return pd.DataFrame({"step": wide["step"], "layer": wide["layer"], "ratio": ratio}).dropna()
 
 
 def _ranked(faults: list[str], evidence: str) -> Diagnosis:
