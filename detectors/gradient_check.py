@@ -1,5 +1,6 @@
 """Is the gradient that backpropagation finds the slope of the loss?"""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class GradientCheck(Detector):
         if value.dtype != torch.float64 or float(value.detach()) != float(loss().detach()):
             raise NotApplicable("the loss is no double, or not the same when asked again")
         named = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
-        found = [None] * len(named)
+        found: Sequence[torch.Tensor | None] = [None] * len(named)
         if value.requires_grad and named:
             found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
         random = torch.Generator().manual_seed(0)
@@ -70,7 +71,9 @@ class GradientCheck(Detector):
         layer = name.rpartition(".")[0] or None
         return Diagnosis(Suspect(fault, 0.8 / (i + 1), seen, layer=layer) for i, fault in enumerate(faults))
 
-    def _slopes(self, loss, parameter: torch.Tensor, direction: torch.Tensor, value: float) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    def _slopes(
+        self, loss: Callable[[], torch.Tensor], parameter: torch.Tensor, direction: torch.Tensor, value: float
+    ) -> tuple[float, float]:
         """Return the slope of the loss along a direction, before and behind the point."""
         kept = parameter.detach().clone()
         with torch.no_grad():

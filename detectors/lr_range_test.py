@@ -53,19 +53,17 @@ class LrRangeTest(Detector):
             raise NotApplicable(probe.reason or f"the program trains for {len(losses)} batches only")
         if not probe.steps:
             raise NotApplicable("the optimizer never steps")
-        finite = np.isfinite(losses)
-        end = len(losses) if finite.all() else int(np.argmin(finite))
+        end = int(next(iter(np.flatnonzero(~np.isfinite(losses))), len(losses)))
         if end < 2:
             raise NotApplicable("the first losses are not finite")
         smooth, start = _smoothed(losses[:end]), float(losses[:end][: self.batches // 10].mean())
         best = int(smooth.argmin())
-        beyond = np.flatnonzero(smooth > self.diverged * smooth[best]) if smooth[best] > 0 else np.array([], dtype=int)
-        beyond = beyond[beyond > best]
-        limit = int(beyond[0]) if len(beyond) else end
+        beyond = np.flatnonzero(smooth > (self.diverged * smooth[best] if smooth[best] > 0 else math.inf))
+        limit = int(next(iter(beyond[beyond > best]), end))
         fall = start - smooth[best]
         if limit < len(losses) and rates[limit] < own and fall > 0:
-            text = f"the loss falls to {smooth[best]:.3g} at a rate of {rates[best]:.2g} and has left it for good at "
-            return suspect("lr_too_high", f"{text}{rates[limit]:.2g}; the program's own rate is {own:.2g}")
+            text = f"the loss falls to {smooth[best]:.3g} at a rate of {rates[best]:.2g} and has left it for good at"
+            return suspect("lr_too_high", f"{text} {rates[limit]:.2g}; the program's own rate is {own:.2g}")
         if fall < self.fall * abs(start):
             raise NotApplicable(f"the loss falls at no rate: it starts at {start:.3g}, at best {smooth[best]:.3g}")
         begin = rates[np.flatnonzero(smooth[: best + 1] >= start - self.begun * fall)[-1:]].max(initial=rates[0])

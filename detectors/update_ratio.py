@@ -40,7 +40,7 @@ class UpdateRatio(Detector):
 
 
 def _ratios(trace: Trace) -> pd.DataFrame:
-    """Return columns step, layer and ratio: norm of the update to norm of the weights, for each weight and recorded step."""
+    """Return columns step, layer and ratio of the norms, of update to weights, for each weight and recorded step."""
     table, steps = trace.layers, trace.train_steps()
     rates = steps.set_index("step")["lr"].fillna(1.0)
     used = rates.index[rates >= 0.1 * rates.max()]

@@ -124,7 +124,8 @@ ROUND = [c for c in range(4) for _ in range(10)]  # ten samples of each of four 
     [
         (ROUND, []),
         ([(c + 1) % 4 for c in ROUND], ["label_off_by_one", "class_map_mismatch"]),
-        ([max(c - 1, 0) for c in ROUND], ["label_off_by_one", "class_map_mismatch"]),  # class 0 stays: not all moved
+        ([(c - 1) % 4 for c in ROUND], ["label_off_by_one", "class_map_mismatch"]),
+        ([max(c - 1, 0) for c in ROUND], []),  # two classes are taken for class 0: no permutation
         ([3 - c for c in ROUND], ["class_map_mismatch", "label_off_by_one"]),
         ([{0: 2, 2: 0}.get(c, c) for c in ROUND], ["class_map_mismatch", "label_off_by_one"]),
         ([2] * 40, ["preprocessing", "evaluation"]),
@@ -132,8 +133,6 @@ ROUND = [c for c in range(4) for _ in range(10)]  # ten samples of each of four 
     ],
 )
 def test_confusion(tmp_path, said, expected):
-    if said[:11] == [0] * 11 and said[20] == 1:  # 0, 0, 1, 2: two classes are taken for class 0
-        expected = []
     assert suspects(Confusion(), evaluated(tmp_path, said, ROUND, classes=4)) == expected
 
 
@@ -263,7 +262,7 @@ def test_activations(tmp_path):
     for name, kind in fine.items():
         assert top(ActivationHistograms(), trained(tmp_path / name, scaled(kind, 1, 0), 1e-3)) is None
     found = ActivationHistograms().diagnose(Trace(trained(tmp_path / "flat", scaled(nn.Tanh(), 100, 0), 1e-3)))
-    assert [(s.fault, s.layer) for s in found.suspects][0] == ("saturating_activation", "1")
+    assert (found.suspects[0].fault, found.suspects[0].layer) == ("saturating_activation", "1")
     assert top(ActivationHistograms(), trained(tmp_path / "s", scaled(nn.Sigmoid(), 1, -20), 1e-3)) == (
         "saturating_activation"
     )
@@ -428,9 +427,9 @@ def test_the_rate_lies_in_the_range_or_not(tmp_path, lr, expected):
     assert top(LrRangeTest(), program(tmp_path / "t", **parts)) == expected
 
 
-def test_a_loss_that_falls_at_no_rate_has_no_range(tmp_path):
+def test_without_a_step_there_is_no_range(tmp_path):
     folder = program(tmp_path / "t", order=ORDER.replace("; optimizer.step()", ""))
-    with pytest.raises(NotApplicable, match="falls at no rate"):
+    with pytest.raises(NotApplicable, match="never steps"):
         suspects(LrRangeTest(), folder)
 
 
