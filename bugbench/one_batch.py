@@ -37,7 +37,7 @@ class OneBatch(FirstBatch):
         super().watch(model, optimizer, name)
 
     def fresh(self) -> tuple[nn.Module, Any]:
-        """Return model and optimizer as they were before training, without dropout and weight decay."""
+        """Return model and optimizer as they were before training, without dropout, weight decay and warm-up."""
         model, optimizer = copy.deepcopy(self.untrained)  # type: ignore[misc]
         for module in model.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -45,6 +45,7 @@ class OneBatch(FirstBatch):
             elif isinstance(getattr(module, "dropout", None), float):  # recurrent layers and attention
                 module.dropout = 0.0
         for group in optimizer.param_groups if optimizer is not None else ():
+            group["lr"] = group.get("initial_lr", group["lr"])  # a scheduler that warms up has lowered it
             if "weight_decay" in group:
                 group["weight_decay"] = 0.0
         return model.train(), optimizer

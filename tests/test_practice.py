@@ -17,6 +17,7 @@ from bugbench.detectors.overfit_batch import OverfitBatch
 from bugbench.detectors.rank_calibration import RankCalibration
 from bugbench.detectors.update_ratio import UpdateRatio
 from bugbench.detectors.zero_rule import ZeroRule
+from bugbench.judging import Judge
 from bugbench.one_batch import Until, one_batch
 from bugbench.plugins import load_detector, project_folder, sources_of
 from bugbench.recorder import Recorder
@@ -483,6 +484,19 @@ def test_a_detectors_sources_hold_those_of_the_detectors_it_asks(tmp_path):
     assert (folder / "mode_check.py").read_text() in texts
     assert (folder / "causality.py").read_text() in texts
     assert (folder / "call_order.py").read_text() not in texts
+
+
+def test_a_changed_part_makes_a_new_diagnosis(tmp_path, monkeypatch):
+    monkeypatch.setattr("bugbench.plugins.project_folder", lambda name: tmp_path / name)
+    (tmp_path / "detectors").mkdir()
+    part, whole = tmp_path / "detectors" / "part.py", tmp_path / "whole.py"
+    part.write_text("limit = 1\n")
+    whole.write_text("from bugbench.detectors.part import limit\n")
+    judge = Judge("whole", whole, frozenset({"curves"}), {})
+    before = judge.digest
+    assert judge.digest == before
+    part.write_text("limit = 2\n")
+    assert judge.digest != before
 
 
 def test_a_file_that_imports_detectors_defines_one():
