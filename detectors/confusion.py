@@ -23,8 +23,8 @@ class Confusion(Detector):
       ``class_imbalance``; if the last training batches say others, evaluation has other inputs, the family
       ``preprocessing``; else the model did not learn: ``optimizer``, ``labels``, ``model``;
     * *never named*: a class is never said though the others are mostly right. By its share of the training labels it is
-      a ``dropped_class`` (none), ``class_imbalance`` (less than a fifth of the mean, as in label_coverage), or a
-      ``corrupt_one_class``.
+      a ``dropped_class`` (none) or ``class_imbalance`` (less than a fifth of the mean, as in label_coverage); if it has
+      its share, the families ``data`` and ``labels``, for its samples may be corrupt, or the training too short.
 
     More than half is what a majority is; it and the numbers of samples are the only limits.
     """
@@ -79,8 +79,8 @@ class Confusion(Detector):
         if never.any() and m.trace() > 0.5 * m[named].sum():
             c = int(np.argmax(np.where(never, rows, 0)))
             seen += f"class {c} is never named, with {rows[c]} samples; it makes {share[c]:.2%} of the training labels"
-            fault = "class_imbalance" if share[c] < self.rare / len(m) else "corrupt_one_class"
-            yield from _ranked(["dropped_class" if share[c] == 0 else fault], seen)
+            rare = ["dropped_class"] if share[c] == 0 else ["class_imbalance"] if share[c] < self.rare / len(m) else []
+            yield from _ranked(rare or ["data", "labels"], seen)
 
 
 def _matrix(batches: list[Batch], trace: Trace) -> np.ndarray | None:

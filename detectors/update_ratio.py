@@ -17,7 +17,7 @@ class UpdateRatio(Detector):
     recorded steps whose rate is at least a tenth of the highest, for a schedule that ends near zero is no fault. Where
     the median weight is outside, it is the rate first: ``lr_too_low`` or ``lr_too_high``, next to it gradients that are
     clipped, or weights that start at next to nothing. Where no weight moves at all, the ways in which a step comes to
-    nothing. One layer that is out alone says nothing of the rate and is not reported.
+    nothing; where half of them do not, the way from the loss to them, family ``model``. One layer that is out alone says nothing of the rate and is not reported.
     """
 
     access = {"tensors"}
@@ -34,6 +34,8 @@ class UpdateRatio(Detector):
         seen = f"an update is {middle:.2g} of the weights it changes (median of {len(by_weight)}; usual is 1e-3)"
         if not np.isfinite(middle) or self.low <= middle <= self.high:
             return HEALTHY
+        if middle == 0 < by_weight.max():
+            return _ranked(["model", "optimizer_partial_params"], seen + f", but up to {by_weight.max():.2g} of others")
         if middle == 0:
             return _ranked(["missing_step", "optimizer_wrong_params", "zero_grad_after_backward", "lr_too_low"], seen)
         return _ranked(["lr_too_low", "clip_too_small"] if middle < self.low else ["lr_too_high", "zero_init"], seen)

@@ -130,7 +130,7 @@ ROUND = [c for c in range(4) for _ in range(10)]  # ten samples of each of four 
         ([3 - c for c in ROUND], ["class_map_mismatch", "label_off_by_one"]),
         ([{0: 2, 2: 0}.get(c, c) for c in ROUND], ["class_map_mismatch", "label_off_by_one"]),
         ([2] * 40, ["preprocessing", "evaluation"]),
-        ([0 if c == 1 else c for c in ROUND], ["corrupt_one_class"]),
+        ([0 if c == 1 else c for c in ROUND], ["data", "labels"]),
     ],
 )
 def test_confusion(tmp_path, said, expected):
