@@ -17,7 +17,8 @@ class UpdateRatio(Detector):
     recorded steps whose rate is at least a tenth of the highest, for a schedule that ends near zero is no fault. Where
     the median weight is outside, it is the rate first: ``lr_too_low`` or ``lr_too_high``, next to it gradients that are
     clipped, or weights that start at next to nothing. Where no weight moves at all, the ways in which a step comes to
-    nothing; where half of them do not, the way from the loss to them, family ``model``. One layer that is out alone says nothing of the rate and is not reported.
+    nothing; where half of them do not, the way from the loss to them, family ``model``. One layer that is out alone
+    says nothing of the rate and is not reported.
     """
 
     access = {"tensors"}
