@@ -75,13 +75,23 @@ class FirstBatch(Probe):
 
 
 def first_batch(trace: Trace, replace: int | None = None) -> FirstBatch:
-    """Rerun the program of ``trace`` up to its first training batch.
+    """Rerun the program of ``trace`` up to its first training batch, and return what was seen.
+
+    Raises:
+        NotApplicable: as :func:`run_to_first_batch` does.
+    """
+    run = FirstBatch(replace)
+    run_to_first_batch(trace, run)
+    return run
+
+
+def run_to_first_batch(trace: Trace, run: FirstBatch) -> None:
+    """Rerun the program of ``trace`` under ``run``, up to its first training batch.
 
     Raises:
         NotApplicable: it raised before, has several models, a model that does not return a tensor with several rows,
             or outputs that are not finite.
     """
-    run = FirstBatch(replace)
     try:
         trace.rerun(run)
     except Exception as error:
@@ -93,7 +103,6 @@ def first_batch(trace: Trace, replace: int | None = None) -> FirstBatch:
         raise NotApplicable("the model does not return a tensor of several rows, one for each of its inputs")
     if not torch.isfinite(run.outputs).all():
         raise NotApplicable("the first outputs are not finite")
-    return run
 
 
 def differ(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -90,7 +90,10 @@ def is_own_oracle(path: Path) -> bool:
 
 
 def sources_of(path: Path) -> list[str]:
-    """Return the text of a Python file and of every module of bugbench that it imports, directly or not, sorted."""
+    """Return the text of a Python file and of every module of bugbench that it imports, directly or not, sorted.
+
+    Detectors count among them: one that asks others depends on what they say.
+    """
     texts, waiting = {path: path.read_text()}, [path]
     while waiting:
         try:
@@ -103,7 +106,8 @@ def sources_of(path: Path) -> list[str]:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             for name in names:
                 first, *rest = name.split(".")
-                module = PACKAGE.joinpath(*rest).with_suffix(".py")
+                folder = project_folder("detectors").parent if rest[:1] == ["detectors"] else PACKAGE
+                module = folder.joinpath(*rest).with_suffix(".py")
                 if first == "bugbench" and rest and module.is_file() and module not in texts:
                     texts[module] = module.read_text()
                     waiting.append(module)

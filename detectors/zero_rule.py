@@ -1,0 +1,85 @@
+"""Is the model better than one that always says the same?"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from bugbench.detector import Detector, Diagnosis, NotApplicable, Suspect, Trace
+
+
+@dataclass
+class ZeroRule(Detector):
+    """Is the model better than one that always says the same?
+
+    The zero rule (0-R; Holte 1993): always the most frequent class, or the mean. Who is not better has learnt nothing
+    from the inputs. Accuracy as reported for validation, the median of the last third of the reports, against the share
+    of the most frequent label among the samples of the last one: not better means at most 1.645 standard errors above
+    (a binomial test at 5 %), or 0.05 above where that is less. R2 as reported, likewise: not above 0.
+
+    The symptom has many causes, so families are named:
+
+    * one class makes nine tenths of the labels or more: ``accuracy_on_imbalance``, since accuracy cannot tell;
+    * training is better than the zero rule by far: what was learnt does not carry over; the inputs or the labels of
+      validation are others: ``preprocessing``, ``labels``, ``split``, ``evaluation``;
+    * training is no better: ``optimizer``, ``training_loop``, ``labels``, ``model``, ``data``.
+    """
+
+    access = {"data"}
+    errors: float = 1.645  # standard errors: one side of 5 %
+    rare: float = 0.9  # a share from which on accuracy is not the metric to look at
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        rows = trace.metrics[trace.metrics["split"] != "train"]
+        for name, values in rows.groupby("name")["value"]:
+            word = str(name).lower()
+            if len(values) < 3 or not np.isfinite(values).all():
+                continue
+            if "acc" in word:
+                return Diagnosis(self._accuracy(trace, str(name), values))
+            if word in ("r2", "r2_score"):
+                late = float(values.tail(max(len(values) // 3, 1)).median())
+                train = trace.metric("train", str(name))
+                ahead = len(train) > 0 and train.iloc[-1] > 0.1
+                return Diagnosis(_suspects(ahead, f"R2 ends at {late:.3g}: the mean does as well") if late <= 0 else ())
+        raise NotApplicable("the program reports neither accuracy nor R2 of three evaluations")
+
+    def _accuracy(self, trace: Trace, name: str, values: pd.Series) -> Iterator[Suspect]:
+        labels = _labels(trace)
+        if labels.empty:
+            raise NotApplicable("the labels of the evaluations are no classes")
+        share, percent = float(labels.value_counts(normalize=True).iloc[0]), 100 if values.max() > 1 else 1
+        late = float(values.tail(max(len(values) // 3, 1)).median()) / percent
+        margin = min(self.errors * math.sqrt(share * (1 - share) / len(labels)), 0.05)
+        if late > share + margin:
+            return
+        seen = f"validation {name} ends at {late:.3f}, and the most frequent of {labels.nunique()} classes has a share"
+        seen += f" of {share:.3f}"
+        if share >= self.rare:
+            yield Suspect("accuracy_on_imbalance", 0.6, seen)
+            return
+        train = trace.metric("train", name)
+        ahead = len(train) > 0 and train.iloc[-1] / percent > share + 0.5 * (1 - share)
+        yield from _suspects(bool(ahead), seen)
+
+
+def _suspects(ahead: bool, seen: str) -> Iterator[Suspect]:
+    """Name families: ``ahead``, training is far better than evaluation."""
+    seen += "; training is far ahead" if ahead else "; training is no better, or not reported"
+    families = "preprocessing labels split evaluation" if ahead else "optimizer training_loop labels model data"
+    yield from (Suspect(family, 0.5 / (i + 1), seen) for i, family in enumerate(families.split()))
+
+
+def _labels(trace: Trace) -> pd.Series:
+    """Return the labels of the last evaluation: of its samples, or of its batches where a sample has several."""
+    steps = trace.steps[trace.steps["split"] != "train"]
+    if steps.empty:
+        return pd.Series(dtype=float)
+    split, step = steps["split"].iloc[-1], steps["step"].iloc[-1]
+    samples = trace.samples
+    labels = samples[(samples["split"] == split) & (samples["step"] == step)]["label"]
+    if len(labels) == 0 or labels.isna().any():
+        last = [b.targets.ravel() for b in trace.batches(split) if b.step == step]
+        labels = pd.Series(np.concatenate(last) if last else [], dtype=float)
+    return labels if len(labels) and not (labels % 1).any() else pd.Series(dtype=float)

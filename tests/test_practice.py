@@ -1,0 +1,503 @@
+"""Debugging practice as detectors: every rule on runs small enough to work its answer out by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bugbench.detector import NotApplicable
+from bugbench.detectors.activation_histograms import ActivationHistograms
+from bugbench.detectors.confusion import Confusion
+from bugbench.detectors.debugging_plan import PLAN, DebuggingPlan
+from bugbench.detectors.gradient_check import GradientCheck
+from bugbench.detectors.initial_loss import InitialLoss
+from bugbench.detectors.lr_range_test import GrowingRate, LrRangeTest
+from bugbench.detectors.overfit_batch import OverfitBatch
+from bugbench.detectors.rank_calibration import RankCalibration
+from bugbench.detectors.update_ratio import UpdateRatio
+from bugbench.detectors.zero_rule import ZeroRule
+from bugbench.judging import Judge
+from bugbench.one_batch import Until, one_batch
+from bugbench.plugins import load_detector, project_folder, sources_of
+from bugbench.recorder import Recorder
+from bugbench.trace import Trace
+from torch import nn
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+def suspects(detector, folder):
+    return [s.fault for s in detector.diagnose(Trace(folder)).suspects]
+
+
+def top(detector, folder):
+    return next(iter(suspects(detector, folder)), None)
+
+
+# -- the first loss -----------------------------------------------------------------------------------------------
+
+
+def first(folder, outputs, targets, loss, inputs=None, task="classification"):
+    classes = outputs.shape[-1] if task == "classification" else None
+    run = Recorder(folder, task=task, classes=classes)
+    inputs = torch.zeros(len(outputs), 2) if inputs is None else inputs
+    run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+    run.finish()
+    return folder
+
+
+FLAT, LABELS = torch.zeros(4, 10), torch.tensor([0, 3, 9, 9])
+LN10 = math.log(10)
+TALL = torch.cat([torch.full((4, 1), 20.0), torch.zeros(4, 9)], dim=1)  # class 0 for sure: right once in four
+TALL_LOSS = 3 / 4 * 20 + math.log1p(9 * math.exp(-20))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss", "inputs", "fault"),
+    [
+        (FLAT, LN10, None, None),
+        (FLAT, 1.99 * LN10, None, None),
+        (FLAT, 0.1, None, None),  # trained before, or a share of an accumulated loss
+        (FLAT, -LN10, None, "flipped_sign"),
+        (FLAT, 4 * LN10, None, "loss_reduction_sum"),
+        (FLAT, 2.01 * LN10, None, "loss"),
+        (FLAT + 0.5, -0.5, None, "nll_on_logits"),
+        (FLAT - 0.5, 0.5, None, "nll_on_logits"),
+        (FLAT - LN10, LN10, None, None),  # log-probabilities, of which minus the right one is the loss
+        (TALL, TALL_LOSS, None, "large_init"),
+        (TALL, TALL_LOSS, torch.full((4, 2), 10.0), "missing_normalization"),
+    ],
+)
+def test_first_loss_of_classes(tmp_path, outputs, loss, inputs, fault):
+    assert top(InitialLoss(), first(tmp_path, outputs, LABELS, loss, inputs)) == fault
+
+
+def test_first_loss_of_numbers(tmp_path):
+    targets, zero = torch.tensor([9.0, 11.0]), torch.zeros(2)  # variance 1, mean square 101
+    assert top(InitialLoss(), first(tmp_path / "raw", zero, targets, 101.0, task="regression")) == "unscaled_targets"
+    assert top(InitialLoss(), first(tmp_path / "fine", zero, targets - 10, 1.0, task="regression")) is None
+    far = torch.tensor([3.0, -3.0])  # targets -1 and 1: squared errors 16
+    assert top(InitialLoss(), first(tmp_path / "far", far, targets - 10, 16.0, task="regression")) == "large_init"
+    with pytest.raises(NotApplicable, match="not the squared error"):
+        suspects(InitialLoss(), first(tmp_path / "mae", far, targets - 10, 4.0, task="regression"))
+
+
+def test_first_loss_of_binary_targets(tmp_path):
+    targets, zero = torch.tensor([0.0, 1.0]), torch.zeros(2)
+    assert top(InitialLoss(), first(tmp_path / "a", zero, targets, math.log(2), task="segmentation")) is None
+    assert top(InitialLoss(), first(tmp_path / "b", zero, targets, -math.log(2), task="segmentation")) == "flipped_sign"
+    with pytest.raises(NotApplicable):
+        suspects(InitialLoss(), first(tmp_path / "c", zero, targets, 2 * math.log(2), task="generation"))
+
+
+# -- evaluations --------------------------------------------------------------------------------------------------
+
+
+def evaluated(folder, said, true, *, classes, sure=5.0, accuracy=None, train_accuracy=None, trained_on=None, rounds=3):
+    """Record evaluations in which class ``said[i]`` is said of a sample of class ``true[i]``."""
+    run = Recorder(folder, task="classification", classes=classes)
+    true, said = torch.tensor(true), torch.tensor(said)
+    outputs = sure * torch.nn.functional.one_hot(said, classes)
+    outputs = outputs.float() if not isinstance(sure, torch.Tensor) else outputs
+    labels = true if trained_on is None else torch.tensor(trained_on)
+    inputs = torch.arange(len(true), dtype=torch.float32)[:, None]
+    for _ in range(rounds):
+        scores = 5.0 * torch.nn.functional.one_hot(labels, classes)
+        run.log_batch("train", inputs=torch.rand(len(labels), 1), targets=labels, outputs=scores, loss=1.0)
+        if train_accuracy is not None:
+            run.log_metrics("train", accuracy=train_accuracy)
+        run.log_batch("val", inputs=inputs, targets=true, outputs=outputs, loss=1.0)
+        run.log_metrics("val", accuracy=float((said == true).float().mean()) if accuracy is None else accuracy)
+    run.finish()
+    return folder
+
+
+ROUND = [c for c in range(4) for _ in range(10)]  # ten samples of each of four classes
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (ROUND, []),
+        ([(c + 1) % 4 for c in ROUND], ["label_off_by_one", "class_map_mismatch"]),
+        ([(c - 1) % 4 for c in ROUND], ["label_off_by_one", "class_map_mismatch"]),
+        ([max(c - 1, 0) for c in ROUND], []),  # two classes are taken for class 0: no permutation
+        ([3 - c for c in ROUND], ["class_map_mismatch", "label_off_by_one"]),
+        ([{0: 2, 2: 0}.get(c, c) for c in ROUND], ["class_map_mismatch", "label_off_by_one"]),
+        ([2] * 40, ["preprocessing", "evaluation"]),
+        ([0 if c == 1 else c for c in ROUND], ["data", "labels"]),
+    ],
+)
+def test_confusion(tmp_path, said, expected):
+    assert suspects(Confusion(), evaluated(tmp_path, said, ROUND, classes=4)) == expected
+
+
+def test_confusion_reads_the_training_labels(tmp_path):
+    said = [0 if c == 1 else c for c in ROUND]
+    none = [c for c in ROUND if c != 1]
+    assert suspects(Confusion(), evaluated(tmp_path / "a", said, ROUND, classes=4, trained_on=none)) == [
+        "dropped_class"
+    ]
+    rare = [*none, 1]
+    assert suspects(Confusion(), evaluated(tmp_path / "b", said, ROUND, classes=4, trained_on=rare)) == [
+        "class_imbalance"
+    ]
+    most = [2] * 30 + [0, 1, 3]
+    assert top(Confusion(), evaluated(tmp_path / "c", [2] * 40, ROUND, classes=4, trained_on=most)) == "class_imbalance"
+
+
+def test_confusion_needs_classes(tmp_path):
+    with pytest.raises(NotApplicable, match="twenty"):
+        suspects(Confusion(), evaluated(tmp_path, ROUND[::4], ROUND[::4], classes=4))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "train", "expected"),
+    [
+        (0.25, 0.3, "optimizer"),
+        (0.25, 0.95, "preprocessing"),
+        (0.2999, None, "optimizer"),  # 0.25 + 1.645 sqrt(0.25 * 0.75 / 40) is 0.363, but 0.05 is less
+        (0.3001, None, None),
+        (25.0, None, "optimizer"),  # percent
+    ],
+)
+def test_zero_rule(tmp_path, accuracy, train, expected):
+    folder = evaluated(tmp_path, ROUND, ROUND, classes=4, accuracy=accuracy, train_accuracy=train)
+    assert top(ZeroRule(), folder) == expected
+
+
+def test_zero_rule_where_one_class_is_nearly_all(tmp_path):
+    true = [0] * 95 + [1] * 5
+    folder = evaluated(tmp_path / "a", [0] * 100, true, classes=2)
+    assert suspects(ZeroRule(), folder) == ["accuracy_on_imbalance"]
+    assert suspects(ZeroRule(), evaluated(tmp_path / "b", true, true, classes=2)) == []
+
+
+@pytest.mark.parametrize(("r2", "expected"), [(-0.1, "optimizer"), (0.0, "optimizer"), (0.2, None)])
+def test_zero_rule_of_the_mean(tmp_path, r2, expected):
+    run = Recorder(tmp_path, task="regression")
+    for _ in range(3):
+        one = torch.ones(2)
+        run.log_batch("train", inputs=one, targets=one, outputs=one, loss=1.0)
+        run.log_metrics("val", r2=r2)
+    run.finish()
+    assert top(ZeroRule(), tmp_path) == expected
+
+
+def confidence(folder, sure, right, rounds=1, earlier=None):
+    """Record two classes: the outputs are probabilities, ``sure`` of a class that is right or not."""
+    run = Recorder(folder, task="classification", classes=2)
+    for values in [earlier] * (earlier is not None) + [sure] * rounds:
+        p = torch.tensor(values, dtype=torch.float64)
+        outputs, targets = torch.stack([p, 1 - p], dim=1), torch.tensor([0 if r else 1 for r in right])
+        run.log_batch("train", inputs=p[:, None], targets=targets, outputs=outputs, loss=1.0)
+        run.log_batch("val", inputs=p[:, None], targets=targets, outputs=outputs, loss=1.0)
+        run.log_metrics("val", accuracy=0.5)
+    run.finish()
+    return folder
+
+
+def test_calibration(tmp_path):
+    right = [i % 5 > 0 for i in range(400)]  # 0.8
+    assert suspects(RankCalibration(), confidence(tmp_path / "fine", [0.8] * 400, right)) == []
+    assert top(RankCalibration(), confidence(tmp_path / "sure", [0.99] * 400, right)) == "preprocessing"
+    grown = confidence(tmp_path / "grown", [0.99] * 400, right, earlier=[0.8] * 400)
+    assert top(RankCalibration(), grown) == "miscalibrated"
+    assert top(RankCalibration(), confidence(tmp_path / "shy", [0.55] * 400, right)) == "label_smoothing_wrong"
+    turned = confidence(tmp_path / "turned", [0.75 if r else 0.85 for r in right], right)
+    assert top(RankCalibration(), turned) == "class_map_mismatch"
+    ordered = confidence(tmp_path / "ordered", [0.85 if r else 0.65 for r in right], right)
+    assert suspects(RankCalibration(), ordered) == []
+
+
+def test_expected_calibration_error_by_hand():
+    """Two of 0.9 of which one is right, two of 0.6 that are: (2 * 0.4 + 2 * 0.4) / 4."""
+    error = RankCalibration()._calibration_error(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, False, True, True]))
+    assert error == pytest.approx(0.4)
+
+
+# -- layers -------------------------------------------------------------------------------------------------------
+
+
+def trained(folder, model, lr, steps=12):
+    run = Recorder(folder, task="regression")
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    run.watch(model, optimizer)
+    for _ in range(steps):
+        inputs = torch.randn(16, 4)
+        optimizer.zero_grad()
+        outputs = model(inputs)
+        loss = outputs.square().mean()
+        loss.backward()
+        optimizer.step()
+        run.log_batch("train", inputs=inputs, targets=torch.zeros(16, 1), outputs=outputs, loss=loss)
+    run.finish()
+    return folder
+
+
+def test_update_ratio(tmp_path):
+    def model():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    assert top(UpdateRatio(), trained(tmp_path / "fine", model(), 1e-2)) is None
+    assert top(UpdateRatio(), trained(tmp_path / "low", model(), 1e-5)) == "lr_too_low"
+    assert top(UpdateRatio(), trained(tmp_path / "high", model(), 2.0)) == "lr_too_high"
+    assert top(UpdateRatio(), trained(tmp_path / "none", model(), 0.0)) == "missing_step"
+
+
+def scaled(kind, weight, bias):
+    layer = nn.Linear(4, 8)
+    nn.init.constant_(layer.bias, bias)
+    layer.weight.data.mul_(weight)
+    return nn.Sequential(layer, kind, nn.Linear(8, 1))
+
+
+def test_activations(tmp_path):
+    fine = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}
+    for name, kind in fine.items():
+        assert top(ActivationHistograms(), trained(tmp_path / name, scaled(kind, 1, 0), 1e-3)) is None
+    found = ActivationHistograms().diagnose(Trace(trained(tmp_path / "flat", scaled(nn.Tanh(), 100, 0), 1e-3)))
+    assert (found.suspects[0].fault, found.suspects[0].layer) == ("saturating_activation", "1")
+    assert top(ActivationHistograms(), trained(tmp_path / "s", scaled(nn.Sigmoid(), 1, -20), 1e-3)) == (
+        "saturating_activation"
+    )
+    assert top(ActivationHistograms(), trained(tmp_path / "dead", scaled(nn.ReLU(), 1, -50), 1e-3)) == "dead_relu"
+    last = nn.Sequential(nn.Linear(4, 1), nn.Tanh())  # nothing behind it: it may be as sure as it likes
+    with pytest.raises(NotApplicable):
+        suspects(ActivationHistograms(), trained(tmp_path / "last", last, 1e-3))
+
+
+# -- reruns -------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class Cut(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+def augment(inputs):
+    return inputs + 100 * torch.randn_like(inputs)
+
+def loss_function(outputs, targets):
+    return {loss}
+
+def train_epoch(model, loader, optimizer, run):
+    for inputs, targets in loader:
+        inputs = {inputs}
+        {order}
+        run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+
+def main(config, run):
+    torch.manual_seed(config.seed)
+    x, y = torch.randn(64, 6), torch.arange(64) % 3
+    x[:, 0] += 3 * y
+    model = {model}
+    optimizer = {optimizer}
+    run.watch(model, optimizer)
+    for _ in range(20):
+        train_epoch(model, [(x[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8)], optimizer, run)
+"""
+GOOD = {
+    "loss": "F.cross_entropy(outputs, targets)",
+    "inputs": "inputs",
+    "order": "optimizer.zero_grad(); outputs = model(inputs); loss = loss_function(outputs, targets); "
+    "loss.backward(); optimizer.step()",
+    "model": "nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 3))",
+    "optimizer": "torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)",
+}
+
+
+def program(folder, task="classification", **parts):
+    Recorder(folder, task=task, classes=3).finish()
+    (folder / "data").mkdir()
+    (folder / "config.yaml").write_text("seed: 3\n")
+    (folder / "program.py").write_text(PROGRAM.format(**{**GOOD, **parts}))
+    return folder
+
+
+ORDER = GOOD["order"]
+SGD = GOOD["optimizer"]
+FITS = {
+    "plain": {},
+    "augmented": {"inputs": "augment(inputs)"},
+    "decayed": {"optimizer": SGD.replace("momentum=0.9", "momentum=0.9, weight_decay=1.0")},
+    "smoothed": {"loss": "F.cross_entropy(outputs, targets, label_smoothing=0.3)"},
+    "log_probabilities": {
+        "loss": "F.nll_loss(outputs, targets)",
+        "model": "nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3), nn.LogSoftmax(1))",
+    },
+    "summed": {"loss": "F.cross_entropy(outputs, targets, reduction='sum')"},
+}
+DOES_NOT = {
+    "no_step": ({"order": ORDER.replace("; optimizer.step()", "")}, "zero_grad_after_backward"),
+    "cleared": ({"order": ORDER.replace("optimizer.step()", "optimizer.zero_grad(); optimizer.step()")}, None),
+    "clipped": (
+        {
+            "order": ORDER.replace(
+                "optimizer.step()", "nn.utils.clip_grad_norm_(model.parameters(), 1e-4); optimizer.step()"
+            )
+        },
+        "clip_too_small",
+    ),
+    "slow": ({"optimizer": SGD.replace("lr=0.1", "lr=1e-6")}, "lr_too_low"),
+    "other_model": (
+        {"optimizer": SGD.replace("model.parameters()", "nn.Linear(6, 3).parameters()")},
+        "optimizer_wrong_params",
+    ),
+    "softmax": (
+        {"model": "nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3), nn.Softmax(1))"},
+        "redundant_softmax",
+    ),
+    "blind": ({"model": "nn.Sequential(nn.Linear(6, 3), nn.Hardtanh(0, 1e-3))"}, "model"),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_two_examples_are_learnt(tmp_path, name):
+    assert suspects(OverfitBatch(), program(tmp_path / "t", **FITS[name])) == []
+
+
+@pytest.mark.parametrize("name", DOES_NOT)
+def test_two_examples_are_not_learnt(tmp_path, name):
+    parts, fault = DOES_NOT[name]
+    assert top(OverfitBatch(), program(tmp_path / "t", **parts)) == (fault or "zero_grad_after_backward")
+
+
+def test_the_two_examples_differ_and_nothing_regularises(tmp_path):
+    run = one_batch(Trace(program(tmp_path / "t")))
+    inputs, targets = run.few(2)
+    assert targets.tolist() == [0, 1]
+    assert torch.equal(inputs, run.inputs[:2])
+    assert run.few(5)[1].tolist() == [0, 1, 2, 0, 1]
+    model, optimizer = run.fresh()
+    assert model[2].p == 0.0
+    assert optimizer.param_groups[0]["params"][0] is model[0].weight
+    assert run.untrained[0][2].p == 0.5
+    assert run.lowest_loss((inputs, targets), 200) < 0.01
+    assert Until(0.5, 3).reached([1.0, 0.5])
+    assert not Until(0.5, 3).reached([0.5, 1.0])
+
+
+def test_a_program_without_a_loss_function_is_not_judged(tmp_path):
+    folder = program(tmp_path / "t")
+    path = Path(folder / "program.py")
+    path.write_text(path.read_text().replace("loss_function", "criterion"))
+    with pytest.raises(NotApplicable, match="no function loss_function"):
+        suspects(OverfitBatch(), folder)
+
+
+def test_gradients(tmp_path):
+    assert suspects(GradientCheck(), program(tmp_path / "fine")) == []
+    relu = "nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 3))"
+    assert suspects(GradientCheck(), program(tmp_path / "relu", model=relu)) == []
+    zero = "nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).apply("
+    zero += "lambda m: [nn.init.zeros_(p) for p in m.parameters(recurse=False)])"
+    assert suspects(GradientCheck(), program(tmp_path / "kink", model=zero)) == []
+    cut = "nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), Cut(), nn.Tanh(), nn.Linear(8, 3))"
+    found = GradientCheck().diagnose(Trace(program(tmp_path / "cut", model=cut))).suspects
+    assert (found[0].fault, found[0].layer) == ("detached_features", "2")
+    assert "4 of 6 parameters" in found[0].evidence
+    frozen = "nn.Sequential(nn.Linear(6, 8).requires_grad_(False), nn.Tanh(), nn.Linear(8, 3))"
+    assert suspects(GradientCheck(), program(tmp_path / "frozen", model=frozen)) == []
+
+
+def test_rates_grow_from_the_lowest_to_the_highest_whatever_a_schedule_says(tmp_path):
+    probe = GrowingRate(1e-5, 0.1, 100)
+    Trace(program(tmp_path / "t")).rerun(probe)
+    assert len(probe.losses) == 100
+    assert probe.rates[0] == pytest.approx(1e-5)
+    assert probe.rates[-1] == pytest.approx(0.1)
+    assert probe.rates[33] == pytest.approx(1e-5 * 10 ** (4 / 3))
+    assert probe.own == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("lr", "expected"), [("0.05", None), ("0.01", None), ("1e-5", "lr_too_low"), ("1000.0", "lr_too_high")]
+)
+def test_the_rate_lies_in_the_range_or_not(tmp_path, lr, expected):
+    parts = {"optimizer": SGD.replace("lr=0.1", f"lr={lr}"), "model": "nn.Linear(6, 3)"}
+    assert top(LrRangeTest(), program(tmp_path / "t", **parts)) == expected
+
+
+def test_without_a_step_there_is_no_range(tmp_path):
+    folder = program(tmp_path / "t", order=ORDER.replace("; optimizer.step()", ""))
+    with pytest.raises(NotApplicable, match="never steps"):
+        suspects(LrRangeTest(), folder)
+
+
+# -- the plan -----------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_stops_where_it_finds_something(tmp_path, monkeypatch):
+    asked = []
+
+    def ask(detector, found):
+        def diagnose(self, trace):
+            asked.append(detector.__name__)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(detector, "diagnose", diagnose)
+
+    from bugbench.detector import HEALTHY, suspect
+
+    order = [detector for _, detectors in PLAN for detector in detectors]
+    for detector in order:
+        ask(detector, HEALTHY)
+    assert suspects(DebuggingPlan(), tmp_path) == []
+    assert asked == [detector.__name__ for detector in order]
+    asked.clear()
+    ask(order[1], NotApplicable("no"))
+    ask(order[2], suspect("nan_inputs", "three"))
+    (found,) = DebuggingPlan().diagnose(Trace(tmp_path)).suspects
+    assert (found.fault, found.evidence) == ("nan_inputs", "step 3, inspect the inputs: three")
+    assert len(asked) == 3
+    for detector in order:
+        ask(detector, NotApplicable("no"))
+    with pytest.raises(NotApplicable):
+        suspects(DebuggingPlan(), tmp_path)
+
+
+def test_the_plan_declares_what_its_parts_need():
+    needed = set().union(*(detector.access for _, detectors in PLAN for detector in detectors))
+    assert needed - {"curves"} <= DebuggingPlan.access
+
+
+def test_a_detectors_sources_hold_those_of_the_detectors_it_asks(tmp_path):
+    folder = project_folder("detectors")
+    texts = sources_of(folder / "debugging_plan.py")
+    for name in ("overfit_batch", "traceback_reader", "epoch_pattern"):
+        assert (folder / f"{name}.py").read_text() in texts
+    own = tmp_path / "own.py"
+    own.write_text("from bugbench.detectors import mode_check\nimport bugbench.detectors.causality\n")
+    texts = sources_of(own)
+    assert (folder / "mode_check.py").read_text() in texts
+    assert (folder / "causality.py").read_text() in texts
+    assert (folder / "call_order.py").read_text() not in texts
+
+
+def test_a_changed_part_makes_a_new_diagnosis(tmp_path, monkeypatch):
+    monkeypatch.setattr("bugbench.plugins.project_folder", lambda name: tmp_path / name)
+    (tmp_path / "detectors").mkdir()
+    part, whole = tmp_path / "detectors" / "part.py", tmp_path / "whole.py"
+    part.write_text("limit = 1\n")
+    whole.write_text("from bugbench.detectors.part import limit\n")
+    judge = Judge("whole", whole, frozenset({"curves"}), {})
+    before = judge.digest
+    assert judge.digest == before
+    part.write_text("limit = 2\n")
+    assert judge.digest != before
+
+
+def test_a_file_that_imports_detectors_defines_one():
+    assert load_detector(project_folder("detectors") / "debugging_plan.py").__name__ == "DebuggingPlan"
