@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 400, 190
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 26, 34
 LOG_FROM = 50.0  # values that span more than this, and are all positive, are shown on a logarithmic scale
 
 
@@ -32,7 +32,7 @@ class Panel:
         for share in (0.0, 0.5, 1.0):
             value = self.low + margin + share * (self.high - self.low - 2 * margin)
             y = self._height_of(value)
-            text = f"{10**value if self.log else value:.3g}"
+            text = _short(10**value if self.log else value)
             self.parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"/>')
             self.parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
             x, anchor = self.x_low + share * (self.x_high - self.x_low), ("start", "middle", "end")[int(share * 2)]
@@ -81,6 +81,12 @@ class Panel:
 
     def svg(self, label: str) -> Markup:
         return _svg(self.width, self.height, label, self.parts)
+
+
+def _short(value: float) -> str:
+    """Return a number in at most seven characters."""
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> Markup:
@@ -154,12 +160,13 @@ def critical_difference_diagram(names: Sequence[str], ranks: Ranks, level: float
     def x(rank: float) -> float:
         return edge + (width - 2 * edge) * (rank - low) / (high - low)
 
-    span = (width - 2 * edge) * difference / (high - low)
     parts = [f'<path class="axis" d="M{x(low):.1f} {top}H{x(high):.1f}"/>']
-    parts += [
-        f'<path class="measure" d="M{x(low):.1f} 22h{min(span, width - 2 * edge):.1f}m0 -4v8m-{min(span, width - 2 * edge):.1f} -8v8"/>',
-        f'<text class="label" x="{x(low):.0f}" y="13">critical difference {difference:.2f}</text>',
-    ]
+    words = f"critical difference {difference:.2f}"
+    if difference <= high - low:
+        parts.append(f'<path class="measure" d="M{x(low):.1f} 18v8m0 -4H{x(low + difference):.1f}m0 -4v8"/>')
+    else:
+        words += ", wider than this scale"
+    parts.append(f'<text class="label" x="{x(low):.0f}" y="13">{words}</text>')
     step = max((high - low) // 12, 1)
     for tick in range(low, high + 1, step):
         parts.append(f'<path class="axis" d="M{x(tick):.1f} {top - 5}v5"/>')

@@ -12,7 +12,7 @@ from bugbench.records import Cases, merge_impact
 from bugbench.report import page
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables, csv
-from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, cells, friedman_words, number
+from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, TIMES, cells, friedman_words, number
 from bugbench.scoring import STATUSES, tier
 from rich import box
 from rich.console import Console
@@ -127,7 +127,7 @@ def _table(board: pd.DataFrame, apart: Mapping[str, str]) -> list[str]:
 
 def _answers(tables: Tables) -> list[str]:
     columns = {
-        **{"cause": "cause", "symptom": "symptom", "family": "other fault of the family", "wrong": "wrong"},
+        **{"cause": "cause", "symptom": "symptom", "family": "family", "wrong": "wrong"},
         **{"silent": "silent", "restricted_mean": "mean steps", "median_seconds": "seconds"},
         "p95_seconds": "seconds, 95 %",
     }
@@ -138,7 +138,7 @@ def _answers(tables: Tables) -> list[str]:
     for name, row in table.iterrows():
         texts = [str(name), *(number(row[column], decimals.get(column, 2)) for column in columns)]
         rows.append("| " + " | ".join(texts) + " |")
-    return [*header, *rows, "", ANSWERS.format(horizon=tables.alarm_times.horizon)]
+    return [*header, *rows, "", ANSWERS, TIMES.format(horizon=tables.alarm_times.horizon)]
 
 
 def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:

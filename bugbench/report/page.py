@@ -17,7 +17,7 @@ from bugbench.report import drawing
 from bugbench.report.bug_sections import sections
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables
-from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, cells, friedman_words, number
+from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, TIMES, cells, friedman_words, number
 from bugbench.scoring import STATUSES, tier
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -54,7 +54,8 @@ def render(
     context = {
         "summary": _plain(summary),
         "explanation": _plain(EXPLANATION),
-        "answers_note": _plain(ANSWERS.format(horizon=tables.alarm_times.horizon)),
+        "answers_note": _plain(ANSWERS),
+        "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
         "columns": list(SHOWN.values()),
         "board": [(row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–")) for _, row in board.iterrows()],
         "tiers": tiers,

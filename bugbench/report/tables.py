@@ -95,17 +95,17 @@ class Tables:
 
     def _companions(self, name: str) -> str:
         own = self.comparisons[(self.comparisons["detector"] == name) | (self.comparisons["other"] == name)]
-        same = own[~own["told_apart"]]
-        if own.empty or own["p"].isna().all():
+        own = own[own["p"].notna()]  # the rest share no case
+        own = own.assign(with_=own["detector"].where(own["detector"] != name, own["other"]))
+        own = own.loc[own["difference"].abs().sort_values(kind="stable").index]
+        same, apart = list(own.loc[~own["told_apart"], "with_"]), list(own.loc[own["told_apart"], "with_"])
+        if own.empty:
             return "not compared"
-        if same.empty:
-            return "told apart from all"
-        if len(same) == len(own):
+        if not same:
+            return "none"
+        if not apart:
             return "any other"
-        others = same["detector"].where(same["detector"] != name, same["other"])
-        nearest = list(others[same["difference"].abs().sort_values(kind="stable").index])
-        text = ", ".join(nearest[:NEAREST])
-        return text if len(nearest) <= NEAREST else f"{text} and {len(nearest) - NEAREST} more"
+        return f"all but {_some(apart)}" if len(apart) < len(same) else _some(same)
 
     def files(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables that are written beside the leaderboard, by the name of their file."""
@@ -124,6 +124,12 @@ class Tables:
         for name, table in self.files().items():
             atomic.write(folder / f"{name}.csv", csv(table))
         return [f"{name}.csv" for name in self.files()]
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    text = ", ".join(names[:NEAREST])
+    return text if len(names) <= NEAREST else f"{text} and {len(names) - NEAREST} more"
 
 
 def csv(frame: pd.DataFrame) -> str:

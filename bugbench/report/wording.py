@@ -37,10 +37,11 @@ and the control cases that a detector was judged on. `oracle` reads the truth an
 """
 ANSWERS = """\
 Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
-only; another fault of that family; something *wrong*; or nothing. *Mean steps* is the restricted mean from onset to
-alarm, where a run without an alarm is censored at its end (Kaplan and Meier) and no run counts for more than the
-{horizon:.0f} steps up to which all curves are known; *seconds* is the time a diagnosis takes, its median and the time
-that 95 % of them do not exceed."""
+only; another fault of that *family*; something *wrong*; or nothing, *silent*."""
+TIMES = """\
+*Mean steps* is the restricted mean from onset to alarm, where a run without an alarm is censored at its end (Kaplan and
+Meier) and no run counts for more than the {horizon:.0f} steps up to which all curves are known. *Seconds* is the time a
+diagnosis takes: the median, and the time that 95 % of them do not exceed."""
 
 
 def cells(row: pd.Series) -> list[str]:

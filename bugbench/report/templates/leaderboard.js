@@ -213,7 +213,7 @@ for (const row of byId("survival").tBodies[0].rows) {
 
 // -- bugs, and the filters ------------------------------------------------------------------------------------------
 
-const bugs = [...document.querySelectorAll("details.bug")].map((bug) => ({
+const bugs = [...document.querySelectorAll("details.entry")].map((bug) => ({
   bug, text: bug.textContent.toLowerCase(), workloads: bug.dataset.workloads.split("|"),
 }));
 
