@@ -62,7 +62,7 @@ def top_answers(cases: pd.DataFrame) -> pd.Series:
 
 
 def confusion(cases: pd.DataFrame) -> pd.DataFrame:
-    """Return how often each detector gave which ``answer`` to which ``truth`` ("healthy" on a control): no zero rows."""
+    """Return how often each detector gave which ``answer`` to which ``truth``, which is "healthy" on a control."""
     judged = cases[cases["control"] | cases["harmful"]]
     truth, family = (judged[c].where(~judged["control"], HEALTHY) for c in ("fault", "family"))
     table = pd.DataFrame(
@@ -173,10 +173,14 @@ def comparisons(cases: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:
         added = _added_to_score(parts, shared)
         for (a, b), p in zip(pairs, paired_p_values(added, pairs), strict=True):
             difference = float(added[:, a].sum() - added[:, b].sum())
-            rows.append({"detector": names[a], "other": names[b], "clusters": len(added), "difference": difference, "p": p})
+            rows.append(
+                {"detector": names[a], "other": names[b], "clusters": len(added), "difference": difference, "p": p}
+            )
     table = pd.DataFrame(rows, columns=["detector", "other", "clusters", "difference", "p"])
     adjusted = holm(table["p"].to_numpy(dtype=float))
-    return table.assign(p_holm=adjusted, told_apart=adjusted <= LEVEL).sort_values(["detector", "other"], ignore_index=True)
+    return table.assign(p_holm=adjusted, told_apart=adjusted <= LEVEL).sort_values(
+        ["detector", "other"], ignore_index=True
+    )
 
 
 def _added_to_score(parts: Sequence[tuple[Floats, np.ndarray, float]], shared: np.ndarray) -> Floats:
@@ -210,7 +214,7 @@ class Ranking:
 
 
 def ranking(cases: pd.DataFrame, detectors: Sequence[str]) -> Ranking:
-    """Rank detectors by the share right in each block, workload x fault of the harmful bugs; false alarms are not in it."""
+    """Rank detectors by the share right in each block, workload x fault of the harmful bugs; controls have no part."""
     names = list(detectors)
     values, _ = cluster_means(harmful_bugs(cases), "fault", ["exact"], names)
     covered = (~np.isnan(values)).mean(axis=0) >= 0.5 if len(values) else np.zeros(len(names), dtype=bool)

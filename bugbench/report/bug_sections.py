@@ -81,7 +81,9 @@ def sections(
         record = own[0]
         card = catalogue.cards.get(label.partition("(")[0]) if catalogue else None
         rows = judged_cases.get((label, record.workload, record.seed), verdicts.iloc[:0])
-        states = [_state(label, workload, own, measured, judged_cases) for workload in dict.fromkeys(r.workload for r in own)]
+        states = [
+            _state(label, workload, own, measured, judged_cases) for workload in dict.fromkeys(r.workload for r in own)
+        ]
         found.append(
             Section(
                 label=label,
@@ -117,11 +119,12 @@ def _state(
     verdicts = verdicts[(verdicts["access"] != "truth") & verdicts["alarm"].astype(bool)]
     named = verdicts if own[0].control else verdicts[verdicts["exact"].astype(bool)]
     state = str(row["state"])
+    result = "crashed" if state == "crashed" else metric_text(row["oracle_bug"])
     return {
         "workload": workload,
         "state": state,
         "words": ", ".join(STATE_WORDS[part] for part in state.split("+")),
-        "hidden": f"{metric_text(row['oracle_twin'])} → {'crashed' if state == 'crashed' else metric_text(row['oracle_bug'])}",
+        "hidden": f"{metric_text(row['oracle_twin'])} → {result}",
         "metric": str(own[0].oracle["metric"]),
         "seeds": str(len(own)),
         "named": ", ".join(dict.fromkeys(named["detector"])) or "nobody",

@@ -27,7 +27,8 @@ class Panel:
         self.low, self.high = low - margin, high + margin
         self.parts = [
             f'<text class="title" x="{LEFT}" y="14">{escape(title)}{" (log scale)" if self.log else ""}</text>',
-            f'<text class="label" x="{self.width - RIGHT}" y="{self.height - 4}" text-anchor="end">{escape(x_label)}</text>',
+            f'<text class="label" x="{self.width - RIGHT}" y="{self.height - 4}" text-anchor="end">'
+            f"{escape(x_label)}</text>",
         ]
         for share in (0.0, 0.5, 1.0):
             value = self.low + margin + share * (self.high - self.low - 2 * margin)
@@ -69,7 +70,8 @@ class Panel:
     def level(self, value: float, name: str, kind: str) -> None:
         y = self.y(value)
         self.parts.append(
-            f'<path class="line hidden {kind}" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"><title>{escape(name)}</title></path>'
+            f'<path class="line hidden {kind}" d="M{LEFT} {y:.1f}H{self.width - RIGHT}">'
+            f"<title>{escape(name)}</title></path>"
         )
 
     def moment(self, x: float, name: str) -> None:
@@ -103,8 +105,10 @@ def curves(
     """Draw a run against its healthy twin.
 
     Args:
-        title, x_label: of the panel.
-        twin, bug: their points; a value that is not finite leaves a gap.
+        title: of the panel.
+        x_label: what is counted from left to right.
+        twin: the points of the healthy run; a value that is not finite leaves a gap.
+        bug: those of the other.
         levels: values of the hidden test, by "twin" and "bug"; None where there is none.
         moment: the onset, if it is to be marked.
     """

@@ -18,6 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+
 def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write leaderboard.{csv,md,html}, the tables beside it and impact.csv; return leaderboard and the cases' impact.
 
@@ -68,7 +69,7 @@ def summary(tables: Tables, cases: Cases) -> str:
         f"{__version__}: {board['cases'].max()} harmful bug cases, {board['controls'].max()} control cases; "
         f"{board['latent'].max()} latent bug cases left out."
     )
-    if (fewer := int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum())):
+    if fewer := int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum()):
         text += f" {fewer} detector(s) were judged on fewer of them, see the column “judged”."
     return text + _lost(cases) + _isolation(cases.verdicts)
 

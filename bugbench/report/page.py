@@ -34,9 +34,7 @@ ANSWER_TITLES = {
 }
 
 
-def render(
-    tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalogue: Catalogue | None = None
-) -> str:
+def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalogue: Catalogue | None = None) -> str:
     """Return the page.
 
     Args:
@@ -57,7 +55,10 @@ def render(
         "answers_note": _plain(ANSWERS),
         "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
         "columns": list(SHOWN.values()),
-        "board": [(row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–")) for _, row in board.iterrows()],
+        "board": [
+            (row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–"))
+            for _, row in board.iterrows()
+        ],
         "tiers": tiers,
         "tier_titles": {name: TIER_TITLES[name] for name in TIER_TITLES if name in tiers.values()},
         "families": {family: families.get(family, "") for family in used},
@@ -184,6 +185,8 @@ def _heat(table: pd.DataFrame, subject: str, measures: Sequence[str], detectors:
         names = sorted(names, key=lambda name: (family[name], name))
     values = {}
     for measure in measures:
-        wide = table.pivot(index=subject, columns="detector", values=measure).reindex(index=names, columns=list(detectors))
+        wide = table.pivot(index=subject, columns="detector", values=measure).reindex(
+            index=names, columns=list(detectors)
+        )
         values[measure] = [[None if pd.isna(v) else round(100 * v) for v in row] for row in wide.to_numpy(dtype=float)]
     return {"names": names, "values": values}

@@ -3,7 +3,6 @@
 Traces may have been deleted since, or damaged: whatever cannot be read is None, and the page does without.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,17 @@ from bugbench.injection import diff
 from bugbench.integrity import read_sealed
 from bugbench.records import Record
 from bugbench.report.figure import smooth
-from bugbench.trace import Trace
+from bugbench.trace import MissingAccess, Trace
 
 POINTS = 90  # of a curve in the page: about one for each three pixels
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, yaml.YAMLError)  # pyarrow's errors are among these
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    MissingAccess,
+    yaml.YAMLError,
+)  # pyarrow's errors are among these
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class StoredRuns:
             metric = [(float(epoch) + 1, float(value)) for epoch, value in values.items()]  # type: ignore[arg-type]
             stride = max(len(metric) // POINTS, 1)
             return Curves(points, metric[::stride])
-        except (*UNREADABLE, json.JSONDecodeError):
+        except UNREADABLE:
             return None
 
     def _trace(self, key: str) -> Path:

@@ -85,7 +85,9 @@ class Tables:
             for group in ["", *families]:
                 bugs = here & ~control & ((family == group) | (group == ""))
                 if (place, group) != EVERYTHING and bugs.any():
-                    boards[place, group] = leaderboard(self.verdicts[bugs | here & control], self.impact, SLICE_RESAMPLES)
+                    boards[place, group] = leaderboard(
+                        self.verdicts[bugs | here & control], self.impact, SLICE_RESAMPLES
+                    )
         return boards
 
     @cached_property
