@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 SIGNS = {"green": "good", "yellow": "half", "red": "bad"}
 MOST_SUSPECTS = 3
+Impact = dict[tuple[str, str], dict[Any, Any]]  # by bug and workload
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def sections(
     tiers: dict[str, str],
 ) -> list[Section]:
     """Return a section for each bug and each control, in the order of their names, bugs first."""
-    measured = impact.set_index(["bug", "workload"])
+    measured: Impact = {(str(row["bug"]), str(row["workload"])): row for row in impact.to_dict("records")}
     judged_cases = {key: rows for key, rows in verdicts.groupby(["bug", "workload", "seed"])}
     found = []
     for label in sorted({r.bug for r in records}):
@@ -103,17 +104,17 @@ def sections(
     return sorted(found, key=lambda section: (section.record.control, section.label))
 
 
-def _bite(record: Record, measured: pd.DataFrame) -> float:
-    row = measured.loc[(record.bug, record.workload)]
+def _bite(record: Record, measured: Impact) -> float:
+    row = measured[record.bug, record.workload]
     low, high = record.oracle["bounds"]
     harm = max(float(row["effect_share"]), abs(float(row["report_shift"])) / (high - low))
     return is_harmful(str(row["state"])) * 1.0 + harm
 
 
 def _state(
-    label: str, workload: str, records: Sequence[Record], measured: pd.DataFrame, judged_cases: dict[Any, pd.DataFrame]
+    label: str, workload: str, records: Sequence[Record], measured: Impact, judged_cases: dict[Any, pd.DataFrame]
 ) -> dict[str, str]:
-    row, own = measured.loc[(label, workload)], [r for r in records if r.workload == workload]
+    row, own = measured[label, workload], [r for r in records if r.workload == workload]
     rows = [judged_cases[key] for r in own if (key := (label, workload, r.seed)) in judged_cases]
     verdicts = pd.concat(rows) if rows else pd.DataFrame(columns=["detector", "access", "alarm", "exact"])
     verdicts = verdicts[(verdicts["access"] != "truth") & verdicts["alarm"].astype(bool)]
@@ -160,7 +161,9 @@ def _figures(record: Record, runs: StoredRuns, catalogue: Catalogue | None) -> l
 
 def _statements(rows: pd.DataFrame, tiers: dict[str, str]) -> dict[str, Any]:
     """Return who spoke, who was silent, and who could not answer."""
-    said, silent, unable = [], [], {}
+    said: list[Said] = []
+    silent: list[str] = []
+    unable: dict[str, list[str]] = {}
     ordered = rows.sort_values(["exact", "top3", "family_right", "alarm", "detector"], ascending=[False] * 4 + [True])
     for row in ordered.to_dict("records"):
         suspects = json.loads(row["suspects"])

@@ -86,7 +86,7 @@ class StoredRuns:
             trace = Trace(self._trace(key))
             steps = trace.train_steps()
             loss = smooth(pd.to_numeric(steps["loss"]).replace([np.inf, -np.inf], np.nan))
-            chosen = np.unique(np.linspace(0, len(loss) - 1, min(POINTS, len(loss))).astype(int)) if len(loss) else []
+            chosen = np.unique(np.linspace(0, max(len(loss) - 1, 0), min(POINTS, len(loss))).astype(int))
             points = [(float(steps["step"].iloc[i]), float(loss.iloc[i])) for i in chosen]
             values = trace.metric(*report) if report else pd.Series(dtype=float)
             metric = [(float(epoch) + 1, float(value)) for epoch, value in values.items()]  # type: ignore[arg-type]
