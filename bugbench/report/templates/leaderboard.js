@@ -214,7 +214,9 @@ for (const row of byId("survival").tBodies[0].rows) {
 // -- bugs, and the filters ------------------------------------------------------------------------------------------
 
 const bugs = [...document.querySelectorAll("details.entry")].map((bug) => ({
-  bug, text: bug.textContent.toLowerCase(), workloads: bug.dataset.workloads.split("|"),
+  bug,
+  text: [...bug.querySelectorAll("summary, .said tbody")].map((part) => part.textContent).join(" ").toLowerCase(),
+  workloads: bug.dataset.workloads.split("|"),
 }));
 
 function showBugs(workload, family) {
