@@ -105,7 +105,8 @@ class AlarmTimes:
     Attributes:
         curves: by detector, the share of harmful bug cases still without an alarm.
         horizon: the steps up to which every curve is known; the restricted means go up to there.
-        table: ``detector, cases, alarms, restricted_mean, median`` and the seconds that a diagnosis takes.
+        table: ``detector, cases, alarms, restricted_mean, median`` and the seconds that a diagnosis takes. A median
+            beyond the horizon is NaN: it would rest on the few longest runs.
         unknown: cases left out because no step of theirs differs from the twin's or their length is not known.
     """
 
@@ -138,7 +139,8 @@ def alarm_times(cases: pd.DataFrame, lengths: pd.DataFrame) -> AlarmTimes:
     unfinished = [curve.end for curve in curves.values() if not len(curve.shares) or curve.shares[-1] > 0]
     horizon = min(unfinished) if unfinished else max((curve.end for curve in curves.values()), default=0.0)
     table["restricted_mean"] = {name: curve.mean_until(horizon) for name, curve in curves.items()}
-    table["median"] = {name: curve.median for name, curve in curves.items()}
+    medians = {name: curve.median for name, curve in curves.items()}
+    table["median"] = {name: median if median <= horizon else np.nan for name, median in medians.items()}
     counts = {name: table.get(name, pd.Series(0.0, table.index)).fillna(0).astype(int) for name in ("cases", "alarms")}
     columns = ["cases", "alarms", "restricted_mean", "median", "median_seconds", "p95_seconds"]
     table = table.assign(**counts)[columns].round(DIGITS).rename_axis("detector").reset_index()
