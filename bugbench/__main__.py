@@ -5,13 +5,12 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 from bugbench import job
-from bugbench.catalogue import CHOICES, Catalogue, load, search_path_of
+from bugbench.catalogue import CHOICES, Catalogue, catalogue_of, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register, settled
 from bugbench.catalogue.launchers import ONE_BY_ONE, end_with_parent
 from bugbench.image_files import ROOT_VARIABLE
@@ -33,11 +32,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status that shells give
-
-
-@cache
-def catalogue_of(search_path: tuple[str, ...]) -> Catalogue:
-    return load(search_path)
 
 
 def mapping(config: DictConfig, resolve: bool = True) -> dict[str, Any]:

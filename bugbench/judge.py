@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> None:
         )
         for line in [*isolation_notices(), *problems]:
             warn(line)
-        board, _ = leaderboard.build(options.results, Records(options.results).read())
+        board, _ = leaderboard.build(options.results, Records(options.results).read(), catalogue)
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())

@@ -215,11 +215,11 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     Raises:
         ValueError: a row comes twice, a verdict has an unknown status or no impact, a detector has two accesses.
     """
-    cases = _with_harm(verdicts, impact)
+    cases = with_harm(verdicts, impact)
     bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]
     detectors = sorted(verdicts["detector"].unique())
-    bug_values, bug_groups = _cluster_means(bugs, "fault", MARKS, detectors)
-    control_values, control_groups = _cluster_means(controls, "bug", ["alarm"], detectors)
+    bug_values, bug_groups = cluster_means(bugs, "fault", MARKS, detectors)
+    control_values, control_groups = cluster_means(controls, "bug", ["alarm"], detectors)
 
     def rates(bug_weights: Floats, control_weights: Floats) -> Floats:
         hits = mean_of_means(bug_values, bug_groups, bug_weights)
@@ -266,7 +266,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     return table.round(DIGITS).reset_index().sort_values(by_score, ascending=[False, False, True], ignore_index=True)
 
 
-def _with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
+def with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
     """Return the verdicts with numbers for marks and a column ``harmful``, once everything is there and once only."""
     for table, key in ((verdicts, ["detector", "bug", "workload", "seed"]), (impact, ["bug", "workload"])):
         repeated = table.loc[table.duplicated(key), key]
@@ -277,9 +277,8 @@ def _with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
     accesses_of = verdicts.groupby("detector")["access"].unique()
     if len(ambiguous := accesses_of[accesses_of.map(len) > 1]):
         raise ValueError(f"detector {ambiguous.index[0]} was given different accesses: {list(ambiguous.iloc[0])}")
-    columns = ["detector", "access", "bug", "fault", "workload", "control", "status", *MARKS, "delay", "seconds"]
     harm = impact[["bug", "workload"]].assign(harmful=[is_harmful(state) for state in impact["state"]])
-    cases = verdicts.loc[verdicts["status"] != "skipped", columns].merge(harm, on=["bug", "workload"], how="left")
+    cases = verdicts[verdicts["status"] != "skipped"].merge(harm, on=["bug", "workload"], how="left")
     unmeasured = cases.loc[cases["harmful"].isna(), ["bug", "workload"]].drop_duplicates()
     if len(unmeasured):
         pairs = ", ".join(f"{bug} on {workload}" for bug, workload in unmeasured.head(5).itertuples(index=False))
@@ -288,7 +287,7 @@ def _with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(**marks, harmful=cases["harmful"].astype(bool), control=cases["control"].astype(bool))
 
 
-def _cluster_means(
+def cluster_means(
     cases: pd.DataFrame, unit: str, marks: Sequence[str], detectors: Sequence[str]
 ) -> tuple[Floats, np.ndarray]:
     """Return the mean mark per workload x unit, shape (clusters, marks x detectors), and each cluster's workload."""

@@ -19,7 +19,7 @@ from bugbench.names import UnknownName, unknown
 from bugbench.pools import train_pool
 from bugbench.records import impact_of, merge_impact, read_impact
 from bugbench.report.catalogue_page import page
-from bugbench.report.leaderboard import csv
+from bugbench.report.tables import csv
 from bugbench.runner import Case, prepare_seeds
 from bugbench.store import HarnessFailure, Store
 from rich.console import Console

@@ -9,7 +9,7 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -176,12 +176,8 @@ def apply(card: Card, workload: Workload) -> tuple[Edited, dict[str, Any], dict[
     return edited, change_config(twin, card.config, where), twin
 
 
-def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
-    """Read the project's folders and those on ``search_path``.
-
-    Raises:
-        CardError, CatalogueError: naming the file that is malformed, or two files with the same name.
-    """
+def vocabulary() -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Return faults.yaml: each fault's family and title, and each family's title."""
     document = yaml.safe_load((PACKAGE / "faults.yaml").read_text())
     families = {name: entry["title"] for name, entry in document["families"].items()}
     faults = {
@@ -189,6 +185,16 @@ def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
         for family, entry in document["families"].items()
         for fault, title in entry["faults"].items()
     }
+    return faults, families
+
+
+def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
+    """Read the project's folders and those on ``search_path``.
+
+    Raises:
+        CardError, CatalogueError: naming the file that is malformed, or two files with the same name.
+    """
+    faults, families = vocabulary()
     roots: list[dict[str, Path]] = [
         {
             "bugs": project_folder("bugs"),
@@ -210,6 +216,12 @@ def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
     for variation in (v for of_kind in variations.values() for v in of_kind.values()):
         _check_variation(variation, files)
     return Catalogue(cards, workloads, detectors, faults, families, folders, files["datasets"], variations)
+
+
+@cache
+def catalogue_of(search_path: tuple[str, ...] = ()) -> Catalogue:
+    """Return what :func:`load` does, read once in a process."""
+    return load(search_path)
 
 
 def _own_root(folder: Path) -> dict[str, Path]:
@@ -277,4 +289,4 @@ def search_path_of(arguments: Iterable[str]) -> list[str]:
     return [part for part in os.environ.get("BUGBENCH_PATH", "").split(os.pathsep) if part]
 
 
-__all__ = ["CardError", "Catalogue", "CatalogueError", "Workload", "apply", "load"]
+__all__ = ["CardError", "Catalogue", "CatalogueError", "Workload", "apply", "catalogue_of", "load", "vocabulary"]

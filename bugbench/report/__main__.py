@@ -1,4 +1,4 @@
-"""Rebuild leaderboard and impact table from stored verdicts: ``python -m bugbench.report [--results FOLDER]``.
+"""Draw all tables and the page anew from stored verdicts: ``python -m bugbench.report [--results FOLDER]``.
 
 Cases that are damaged are named and left out; the exit status is then 1.
 """
@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bugbench.catalogue import catalogue_of, search_path_of
 from bugbench.integrity import warn
 from bugbench.records import Records, results_folder
 from bugbench.report import leaderboard
@@ -16,6 +17,7 @@ from rich.console import Console
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bugbench.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="the results folder (default: results)")
+    parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")
     options = parser.parse_args(arguments)
     records = Records(options.results)
     try:
@@ -23,7 +25,7 @@ def main(arguments: list[str]) -> None:
         cases = records.read()
         for problem in records.damage(cases):
             warn(problem)
-        board, _ = leaderboard.build(options.results, cases)
+        board, _ = leaderboard.build(options.results, cases, catalogue_of(tuple(options.search_path)))
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())

@@ -1,42 +1,33 @@
-"""The leaderboard and the impact table as files, and the leaderboard in the terminal."""
+"""The leaderboard and all that goes with it as files, and the leaderboard in the terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from bugbench import __version__, atomic
+from bugbench.catalogue import Catalogue
 from bugbench.isolation import LEVELS
 from bugbench.job import measured_impact, reference_impact
 from bugbench.records import Cases, merge_impact
-from bugbench.scoring import STATUSES, leaderboard, tier
+from bugbench.report import page
+from bugbench.report.stored_runs import StoredRuns
+from bugbench.report.tables import Tables, csv
+from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, TIMES, cells, friedman_words, number
+from bugbench.scoring import STATUSES, tier
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-SHOWN = {
-    "detector": "detector",
-    "access": "access",
-    "diagnosis_j": "diagnosis J",
-    "interval": "95 % interval",
-    "detection_j": "detection J",
-    "false_alarm_rate": "false alarms",
-    "exact_rate": "exact",
-    "family_rate": "family",
-    "top3_rate": "top 3",
-    "median_delay": "steps to alarm",
-    "median_seconds": "seconds",
-}
-EXPLANATION = """\
-*Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
-*detection J* counts any alarm. Both lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro
-averages over faults, then workloads; intervals are bootstraps clustered on workload × fault (controls: workload ×
-control): detectors whose intervals overlap widely are not told apart by these cases. *Steps to alarm* is the median
-number of training steps from the onset of the fault to the first prefix of the trace that raises an alarm. `oracle`
-reads the truth and checks the harness; `always_healthy`, `always_faulty` and `prior` are the trivial baselines.
-"""
 
+def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write leaderboard.{csv,md,html}, the tables beside it and impact.csv; return leaderboard and the cases' impact.
 
-def build(results: Path, cases: Cases) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write leaderboard.csv, leaderboard.md and impact.csv from stored cases; return leaderboard and their impact.
+    Everything is drawn from what is stored: no program is trained and no trace is judged.
+
+    Args:
+        results: the folder.
+        cases: read from there.
+        catalogue: for the bugs' titles and the metric that a workload reports; None: the page goes without.
 
     Raises:
         LookupError: no case has verdicts that count.
@@ -47,49 +38,51 @@ def build(results: Path, cases: Cases) -> tuple[pd.DataFrame, pd.DataFrame]:
             raise LookupError(f"none of the {len(skipped)} cases below {folder} could be scored: {skipped[0]}")
         raise LookupError(f"there are no verdicts below {folder}: run `python -m bugbench` first")
     impact = measured_impact(results, cases.scored)
-    board = leaderboard(cases.verdicts, impact)
+    runs = StoredRuns(results)
+    tables = Tables(cases.verdicts, impact, runs.lengths(cases.scored))
     known = reference_impact(results)
     atomic.write(results / "impact.csv", csv(impact if known is None else merge_impact(known, impact)))
-    atomic.write(results / "leaderboard.csv", csv(board))
-    atomic.write(results / "leaderboard.md", markdown(board, cases, impact))
-    return board, impact
+    atomic.write(results / "leaderboard.csv", csv(tables.board))
+    atomic.write(results / "leaderboard.md", markdown(tables, cases))
+    tables.write(results)
+    atomic.write(results / "leaderboard.html", page.render(tables, cases, summary(tables, cases), runs, catalogue))
+    return tables.board, impact
 
 
 def wrote(results: Path) -> str:
     """Return the line that says what :func:`build` has written, as seen from here."""
     here, results = Path.cwd(), results.absolute()
     return f"Wrote {results.relative_to(here) if results.is_relative_to(here) else results}/" + (
-        "leaderboard.csv, leaderboard.md and impact.csv."
+        "leaderboard.html, leaderboard.md, leaderboard.csv, impact.csv and the tables beside them."
     )
 
 
-def csv(frame: pd.DataFrame) -> str:
-    """Return a table as it stands in results/: six digits, the same bytes on every machine."""
-    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-
-
-def markdown(board: pd.DataFrame, cases: Cases, impact: pd.DataFrame) -> str:
-    """Return the leaderboard as a Markdown page: overall, by tier of access, and counts that did not go well."""
-    records = cases.scored
+def summary(tables: Tables, cases: Cases) -> str:
+    """Return the sentences that say what the tables are about, and what is missing."""
+    records, board = cases.scored, tables.board
     seeds = len({r.seed for r in records})
     workloads = sorted({r.workload for r in records})
     bugs = {r.bug for r in records if not r.control}
     controls = {r.bug for r in records if r.control}
-    first = board.iloc[0]
-    lines = [
-        "# Leaderboard",
-        "",
+    text = (
         f"{len(bugs)} bugs and {len(controls)} controls on {', '.join(workloads)}, {seeds} seed(s), bugbench "
-        f"{__version__}: {first['cases']} harmful bug cases, {first['controls']} control cases; {first['latent']} "
-        f"latent bug cases left out.{_lost(cases)}{_isolation(cases.verdicts)}",
-        "",
-        *_table(board),
-        "",
-        EXPLANATION,
-    ]
+        f"{__version__}: {board['cases'].max()} harmful bug cases, {board['controls'].max()} control cases; "
+        f"{board['latent'].max()} latent bug cases left out."
+    )
+    if fewer := int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum()):
+        text += f" {fewer} detector(s) were judged on fewer of them, see the column “judged”."
+    return text + _lost(cases) + _isolation(cases.verdicts)
+
+
+def markdown(tables: Tables, cases: Cases) -> str:
+    """Return the leaderboard as a Markdown page: overall, by tier of access, and counts that did not go well."""
+    board, impact, apart = tables.board, tables.impact, tables.not_told_apart
+    lines = ["# Leaderboard", "", summary(tables, cases), "", *_table(board, apart), "", EXPLANATION]
+    lines += [friedman_words(tables.ranking), ""]
     tiers = board["access"].map(lambda access: tier(str(access)))
     for name in dict.fromkeys(sorted(tiers, key=lambda t: list(TIER_TITLES).index(t))):
-        lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name]), ""]
+        lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name], apart), ""]
+    lines += ["## Causes and symptoms, steps and seconds", "", *_answers(tables), ""]
     troubled = [s for s in STATUSES if s != "ok" and board[s].any()]
     if troubled:
         lines += [
@@ -98,6 +91,7 @@ def markdown(board: pd.DataFrame, cases: Cases, impact: pd.DataFrame) -> str:
             *_rows(["detector", *troubled], board[board[troubled].any(axis=1)]),
             "",
         ]
+    controls = {r.bug for r in cases.scored if r.control}
     latent = impact[(impact["state"] == "latent") & ~impact["bug"].isin(controls)]
     if len(latent):
         pairs = ", ".join(f"{r.bug} on {r.workload}" for r in latent.itertuples())
@@ -124,38 +118,28 @@ def _isolation(verdicts: pd.DataFrame) -> str:
     return f" **{weaker.sum()} of {len(levels)} verdicts without the isolation of {LEVELS[0]}: {counted}.**"
 
 
-TIER_TITLES = {
-    "curves": "Detectors that see curves only",
-    "tensors": "Detectors that see tensor statistics",
-    "data": "Detectors that see sampled batches",
-    "source": "Detectors that see the source",
-    "rerun": "Detectors that run the program again",
-    "truth": "The oracle",
-}
+def _table(board: pd.DataFrame, apart: Mapping[str, str]) -> list[str]:
+    names = [*SHOWN.values(), "not told apart from"]
+    header = ["| " + " | ".join(names) + " |", "|" + " --- |" * 2 + " ---: |" * (len(SHOWN) - 2) + " --- |"]
+    return header + [
+        "| " + " | ".join([*cells(row), apart.get(row["detector"], "–")]) + " |" for _, row in board.iterrows()
+    ]
 
 
-def cells(row: pd.Series) -> list[str]:
-    """Return a detector's row of the shown columns."""
-    texts = []
-    for name in SHOWN:
-        if name == "interval" and pd.isna(row["diagnosis_j"]):
-            texts.append("–")
-        elif name == "interval":
-            texts.append(f"{row['diagnosis_j_low']:.2f} … {row['diagnosis_j_high']:.2f}")
-        elif name in ("detector", "access"):
-            texts.append(str(row[name]).replace("+", " + "))
-        elif pd.isna(row[name]):
-            texts.append("–")
-        elif name == "median_seconds":
-            texts.append(f"{row[name]:.3f}")
-        else:
-            texts.append(f"{row[name]:.0f}" if name == "median_delay" else f"{row[name]:.2f}")
-    return texts
-
-
-def _table(board: pd.DataFrame) -> list[str]:
-    header = ["| " + " | ".join(SHOWN.values()) + " |", "|" + " --- |" * 2 + " ---: |" * (len(SHOWN) - 2)]
-    return header + ["| " + " | ".join(cells(row)) + " |" for _, row in board.iterrows()]
+def _answers(tables: Tables) -> list[str]:
+    columns = {
+        **{"cause": "cause", "symptom": "symptom", "family": "family", "wrong": "wrong"},
+        **{"silent": "silent", "restricted_mean": "mean steps", "median_seconds": "seconds"},
+        "p95_seconds": "seconds, 95 %",
+    }
+    table = tables.files()["answers_and_times"].set_index("detector").reindex(list(tables.board["detector"]))
+    header = ["| detector | " + " | ".join(columns.values()) + " |", "| --- |" + " ---: |" * len(columns)]
+    decimals = {"restricted_mean": 0, "median_seconds": 3, "p95_seconds": 3}
+    rows = []
+    for name, row in table.iterrows():
+        texts = [str(name), *(number(row[column], decimals.get(column, 2)) for column in columns)]
+        rows.append("| " + " | ".join(texts) + " |")
+    return [*header, *rows, "", ANSWERS, TIMES.format(horizon=tables.alarm_times.horizon)]
 
 
 def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bugbench import atomic
+from bugbench.catalogue import catalogue_of
 from bugbench.records import Cases, Records
 from bugbench.report import leaderboard
 from bugbench.report.throughput import Throughput
@@ -62,6 +63,7 @@ class Leaderboard(Callback):
         """Take the time, by the results folder's clock too: another machine may keep it."""
         type(self).running = self
         self.results, self.folder = Path(config.results), Path(config.hydra.sweep.dir)
+        self.search_path = tuple(config.search_path)
         self.started = time.time()
         mark = self.folder / "started"
         atomic.write(mark, "")
@@ -108,7 +110,7 @@ class Leaderboard(Callback):
         cases = records.read(listed)
         problems = records.damage(cases)
         try:
-            board, impact = leaderboard.build(self.results, cases)
+            board, impact = leaderboard.build(self.results, cases, catalogue_of(self.search_path))
         except (LookupError, OSError) as error:
             return [*problems, f"the leaderboard: {error}"]
         console.print()

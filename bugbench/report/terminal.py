@@ -140,20 +140,26 @@ def says(row: pd.Series) -> str:
 
 
 def mark(row: pd.Series) -> str:
-    """Return right, half right (family or second suspect), wrong or not scored as a coloured sign."""
+    """Return how a verdict turned out as a coloured sign."""
+    colour, words = judged(row)
+    return f"[{colour}]{words}[/]"
+
+
+def judged(row: pd.Series) -> tuple[str, str]:
+    """Return right, half right (family or second suspect), wrong or not scored: its colour and its words."""
     if row["status"] == "skipped":
-        return "[yellow]– not scored[/]"
+        return "yellow", "– not scored"
     if row["exact"]:
-        return "[green]✓ right[/]"
+        return "green", "✓ right"
     if row["control"]:
-        return "[red]✗ false alarm[/]"
+        return "red", "✗ false alarm"
     if not row["alarm"]:
-        return "[red]✗ missed[/]"
+        return "red", "✗ missed"
     if row["top3"]:
-        return "[yellow]~ among three[/]"
+        return "yellow", "~ among three"
     if row["family_right"]:
-        return "[yellow]~ right family[/]"
-    return "[red]✗ wrong cause[/]"
+        return "yellow", "~ right family"
+    return "red", "✗ wrong cause"
 
 
 def show_case_line(result: CaseResult, console: Console) -> None:

@@ -1,0 +1,123 @@
+"""Is the difference real? Paired tests between many detectors, Holm's correction, ranks. Arrays in, numbers out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from bugbench.statistics import EXACT_UP_TO, FLIPS, TIE, Floats, sign_flip_test
+from scipy import stats
+
+CHUNK = 10_000  # random flips at a time: a thousand clusters then take 80 MB
+
+
+def paired_p_values(parts: Floats, pairs: Sequence[tuple[int, int]], seed: int = 0) -> Floats:
+    """Return a two-sided p value for each pair of columns: could they have been exchanged, cluster by cluster?
+
+    The test is :func:`bugbench.statistics.sign_flip_test` of the differences between the two columns: exact where no
+    more than 20 of them differ from zero, else with 99,999 random flips, here the same ones for all pairs. The flipped
+    sum of a difference is the difference of the flipped sums, so one product of matrices serves every pair.
+
+    Args:
+        parts: what each cluster adds to the score of each detector, shape (clusters, detectors), finite.
+        pairs: columns to compare.
+        seed: of the random flips.
+    """
+    differing = {pair: int(np.count_nonzero(parts[:, pair[0]] != parts[:, pair[1]])) for pair in pairs}
+    flipped = _flipped_sums(parts, seed) if any(n > EXACT_UP_TO for n in differing.values()) else np.zeros((0, 0))
+    p_values = []
+    for a, b in pairs:
+        differences = parts[:, a] - parts[:, b]
+        if differing[a, b] <= EXACT_UP_TO:
+            p_values.append(sign_flip_test(differences, "two-sided") if len(differences) else np.nan)
+            continue
+        tolerance = TIE * np.abs(parts[:, [a, b]]).sum()
+        extreme = np.count_nonzero(np.abs(flipped[:, a] - flipped[:, b]) >= abs(differences.sum()) - tolerance)
+        p_values.append((int(extreme) + 1) / (FLIPS + 1))
+    return np.array(p_values)
+
+
+def _flipped_sums(parts: Floats, seed: int) -> Floats:
+    """Return the sum of each column under random signs of the rows, shape (FLIPS, columns)."""
+    random = np.random.default_rng(seed)
+    sizes = [min(CHUNK, FLIPS - start) for start in range(0, FLIPS, CHUNK)]
+    return np.vstack([random.choice([-1.0, 1.0], size=(size, len(parts))) @ parts for size in sizes])
+
+
+def holm(p_values: Floats) -> Floats:
+    """Return p values adjusted for their number, so that the chance of any false finding stays below the level.
+
+    Holm (1979): with the m values in ascending order, the i-th is multiplied by m - i + 1 and made no smaller than
+    the one before it, nor larger than 1. NaN stays NaN and is not counted.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full_like(p_values, np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    scaled = p_values[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0) if len(order) else scaled
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What Friedman's test says.
+
+    Attributes:
+        mean: mean rank of each column over the blocks; 1 is best, ties share the mean of their ranks.
+        blocks: number of blocks.
+        statistic: chi squared, corrected for ties; 0 where all columns are equal in all blocks.
+        p: of no column being better than another.
+    """
+
+    mean: Floats
+    blocks: int
+    statistic: float
+    p: float
+
+
+def friedman(values: Floats) -> Ranks:
+    """Return Friedman's test (1937) of the columns of ``values``, shape (blocks, columns); more is better.
+
+    Equal to ``scipy.stats.friedmanchisquare``, which asks for three columns and knows no answer where all are equal.
+
+    Raises:
+        ValueError: no block, fewer than two columns, or a value that is not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2 or not np.isfinite(values).all():
+        raise ValueError(f"Friedman's test takes finite blocks x columns, at least 1 x 2, not {values.shape}")
+    blocks, columns = values.shape
+    ranks = stats.rankdata(-values, axis=1)
+    ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(row, return_counts=True)[1] for row in ranks))
+    correction = 1 - ties / (blocks * columns * (columns**2 - 1))
+    mean = ranks.mean(axis=0)
+    if correction <= TIE:
+        return Ranks(mean, blocks, 0.0, 1.0)
+    spread = 12 * blocks / (columns * (columns + 1)) * float(((mean - (columns + 1) / 2) ** 2).sum())
+    statistic = spread / correction
+    return Ranks(mean, blocks, statistic, float(stats.chi2.sf(statistic, columns - 1)))
+
+
+def critical_difference(columns: int, blocks: int, level: float = 0.05) -> float:
+    """Return by how much two mean ranks must differ to be told apart (Nemenyi 1963; Demsar 2006, section 3.2.2).
+
+    q * sqrt(k (k + 1) / (6 N)), where q is the critical value of the studentized range with infinitely many degrees
+    of freedom, divided by the square root of 2.
+    """
+    q = float(stats.studentized_range.ppf(1 - level, columns, np.inf)) / np.sqrt(2)
+    return float(q * np.sqrt(columns * (columns + 1) / (6 * blocks)))
+
+
+def not_told_apart(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
+    """Return the groups that a critical-difference diagram joins by a bar, as first and last place.
+
+    Args:
+        ranks: mean ranks in ascending order.
+        difference: see :func:`critical_difference`; ranks no further apart than this are joined.
+    """
+    groups: list[tuple[int, int]] = []
+    for first, rank in enumerate(ranks):
+        last = max(place for place, other in enumerate(ranks) if other - rank <= difference)
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return groups

@@ -1,0 +1,192 @@
+"""leaderboard.html: all tables, diagrams and bugs on one page that needs no network and runs no code but its own."""
+
+import base64
+import hashlib
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+from bugbench.catalogue import Catalogue, vocabulary
+from bugbench.records import Cases
+from bugbench.report import drawing
+from bugbench.report.bug_sections import sections
+from bugbench.report.stored_runs import StoredRuns
+from bugbench.report.tables import Tables
+from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, TIMES, cells, friedman_words, number
+from bugbench.scoring import STATUSES, tier
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter
+EVIDENCE_LENGTHS = (400, 120, 0)  # characters of a detector's evidence, tried in this order
+STANDING_OUT = 6  # detectors whose curves are coloured at first: those with the shortest mean time to alarm
+ANSWER_TITLES = {
+    "cause": "the cause",
+    "symptom": "the symptom: the right family by name",
+    "family": "another fault of the right family",
+    "wrong": "something else",
+    "silent": "nothing",
+}
+
+
+def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalogue: Catalogue | None = None) -> str:
+    """Return the page.
+
+    Args:
+        tables: what it shows.
+        cases: what they were made from.
+        summary: in a few sentences, what the tables are about.
+        runs: for diffs and curves; what is no longer stored is left out.
+        catalogue: for the bugs' titles and the metric that a workload reports.
+    """
+    faults, families = vocabulary()
+    board = tables.board
+    tiers = {name: tier(access) for name, access in zip(board["detector"], board["access"], strict=True)}
+    bugs = sections(cases.scored, cases.verdicts, tables.impact, runs, catalogue, faults, tiers)
+    used = sorted({bug.family for bug in bugs if not bug.record.control})
+    context = {
+        "summary": _plain(summary),
+        "explanation": _plain(EXPLANATION),
+        "answers_note": _plain(ANSWERS),
+        "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
+        "columns": list(SHOWN.values()),
+        "board": [
+            (row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–"))
+            for _, row in board.iterrows()
+        ],
+        "tiers": tiers,
+        "tier_titles": {name: TIER_TITLES[name] for name in TIER_TITLES if name in tiers.values()},
+        "families": {family: families.get(family, "") for family in used},
+        "workloads": sorted({r.workload for r in cases.scored}),
+        "answers": _answers(tables),
+        "answer_titles": ANSWER_TITLES,
+        "friedman": friedman_words(tables.ranking),
+        "diagram": _diagram(tables),
+        "comparisons": int(tables.comparisons["p"].notna().sum()),
+        "times": _times(tables),
+        "curves": _staircases(tables),
+        "unknown_times": tables.alarm_times.unknown,
+        "troubled": _troubled(board),
+        "damaged": [str(problem) for problem in cases.damaged],
+        "skipped": [(record.folder, record.skipped) for record in cases.records if record.skipped],
+        "bugs": bugs,
+        "data": _data(tables, families, faults),
+    }
+    page = ""
+    for length in EVIDENCE_LENGTHS:
+        page = _template().render(context | {"evidence_length": length})
+        if len(page.encode()) <= LARGEST:
+            break
+    return page
+
+
+@cache
+def _template() -> Any:
+    """Return the template; the only code that the page's policy lets run is its own script, known by its hash."""
+    folder = files("bugbench.report") / "templates"
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    script, style = ((folder / name).read_text(encoding="utf-8") for name in ("leaderboard.js", "leaderboard.css"))
+    seal = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {"script": Markup(script), "style": Markup(style), "script_hash": f"sha256-{seal}"}
+    return environment.get_template("leaderboard.html")
+
+
+def _plain(text: str) -> Markup:
+    """Return a sentence of Markdown as HTML: only the emphasis and the code marks that the wording uses."""
+    escaped = html.escape(" ".join(text.split()))
+    for mark, tag in (("**", "strong"), ("*", "em"), ("`", "code")):
+        pieces = escaped.split(mark)
+        if len(pieces) % 2:
+            escaped = "".join(p if i % 2 == 0 else f"<{tag}>{p}</{tag}>" for i, p in enumerate(pieces))
+    return Markup(escaped)
+
+
+def _answers(tables: Tables) -> list[tuple[str, dict[str, float]]]:
+    """Return what share of the harmful bugs each detector answered how, in the leaderboard's order."""
+    table = tables.answers.set_index("detector")
+    rows = [(name, table.loc[name].to_dict()) for name in tables.board["detector"] if name in table.index]
+    return [(name, shares) for name, shares in rows if not math.isnan(sum(shares.values()))]
+
+
+def _diagram(tables: Tables) -> Markup | None:
+    ranking = tables.ranking
+    return drawing.critical_difference_diagram(ranking.detectors, ranking.ranks) if ranking.ranks else None
+
+
+def _times(tables: Tables) -> list[list[str]]:
+    table = tables.alarm_times.table.sort_values(["restricted_mean", "detector"])
+    decimals = {"restricted_mean": 1, "median": 0, "median_seconds": 3, "p95_seconds": 3}
+    return [
+        [row["detector"], str(row["cases"]), str(row["alarms"]), *(number(row[c], d) for c, d in decimals.items())]
+        for row in table.to_dict("records")
+    ]
+
+
+def _staircases(tables: Tables) -> Markup | None:
+    times = tables.alarm_times
+    if not times.curves:
+        return None
+    shown = times.table[times.table["detector"].isin(tables.contestants) & (times.table["alarms"] > 0)]
+    chosen = list(shown.sort_values(["restricted_mean", "detector"])["detector"].head(STANDING_OUT))
+    return drawing.staircases(times.curves, times.horizon, chosen)
+
+
+def _troubled(board: pd.DataFrame) -> dict[str, Any]:
+    statuses = [status for status in STATUSES if status != "ok" and board[status].any()]
+    rows = board[board[statuses].any(axis=1)] if statuses else board.iloc[:0]
+    return {"statuses": statuses, "rows": [(row["detector"], [row[s] for s in statuses]) for _, row in rows.iterrows()]}
+
+
+def _data(tables: Tables, families: Mapping[str, str], faults: Mapping[str, Mapping[str, str]]) -> Markup:
+    """Return what the page's script needs, as JSON that cannot end the element it stands in."""
+    detectors = list(tables.board["detector"])
+    boards = {
+        "|".join(key): {row["detector"]: cells(row)[2:] for _, row in board.iterrows()}
+        for key, board in tables.slices.items()
+    }
+    family_of = {fault: entry["family"] for fault, entry in faults.items()}
+    titles = {**families, **{fault: entry["title"] for fault, entry in faults.items()}}
+    confusion = tables.confusion
+    data = {
+        "detectors": detectors,
+        "boards": boards,
+        "heat": {
+            "family": _heat(tables.by_family, "family", ["right", "detected", "family_right"], detectors),
+            "fault": _heat(tables.by_fault, "fault", ["right", "detected", "family_right"], detectors),
+            "control": _heat(tables.by_control, "control", ["flagged"], detectors),
+        },
+        "titles": titles,
+        "family_of": family_of,
+        "confusion": {
+            str(name): rows[["truth", "answer", "cases"]].to_numpy().tolist()
+            for name, rows in confusion.groupby("detector")
+        },
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _heat(table: pd.DataFrame, subject: str, measures: Sequence[str], detectors: Sequence[str]) -> dict[str, Any]:
+    """Return the rows' names and, for each measure, the percentages by row and detector; None where none is known."""
+    names = sorted(table[subject].unique())
+    if subject == "fault":
+        family = dict(zip(table["fault"], table["family"], strict=True))
+        names = sorted(names, key=lambda name: (family[name], name))
+    values = {}
+    for measure in measures:
+        wide = table.pivot(index=subject, columns="detector", values=measure).reindex(
+            index=names, columns=list(detectors)
+        )
+        values[measure] = [[None if pd.isna(v) else round(100 * v) for v in row] for row in wide.to_numpy(dtype=float)]
+    return {"names": names, "values": values}

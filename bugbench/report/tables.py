@@ -1,0 +1,139 @@
+"""Every table of the report, made from stored verdicts when first asked for, and written as CSV."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from bugbench import atomic, breakdown
+from bugbench.catalogue import vocabulary
+from bugbench.scoring import leaderboard, tier, with_harm
+
+SLICE_RESAMPLES = 1000  # for the intervals of a single workload or family, of which there may be two hundred
+NEAREST = 3  # detectors that are named where a difference is not significant; the others are counted
+EVERYTHING = ("", "")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The report's tables.
+
+    Attributes:
+        verdicts, impact: see :func:`bugbench.scoring.leaderboard`.
+        lengths: ``bug, workload, seed, steps`` of every run, see :func:`bugbench.breakdown.alarm_times`.
+    """
+
+    verdicts: pd.DataFrame
+    impact: pd.DataFrame
+    lengths: pd.DataFrame
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        return with_harm(self.verdicts, self.impact)
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        return leaderboard(self.verdicts, self.impact)
+
+    @cached_property
+    def contestants(self) -> list[str]:
+        """The detectors in the leaderboard's order, without the oracle, which reads the truth."""
+        tiers = self.board["access"].map(tier)
+        return list(self.board.loc[tiers != "truth", "detector"])
+
+    @cached_property
+    def by_fault(self) -> pd.DataFrame:
+        return breakdown.by_fault(self.cases)
+
+    @cached_property
+    def by_family(self) -> pd.DataFrame:
+        return breakdown.by_family(self.cases)
+
+    @cached_property
+    def by_control(self) -> pd.DataFrame:
+        return breakdown.by_control(self.cases)
+
+    @cached_property
+    def confusion(self) -> pd.DataFrame:
+        return breakdown.confusion(self.cases)
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        return breakdown.answers(self.cases, vocabulary()[1])
+
+    @cached_property
+    def alarm_times(self) -> breakdown.AlarmTimes:
+        return breakdown.alarm_times(self.cases, self.lengths)
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        return breakdown.comparisons(self.cases, self.contestants)
+
+    @cached_property
+    def ranking(self) -> breakdown.Ranking:
+        return breakdown.ranking(self.cases, self.contestants)
+
+    @cached_property
+    def slices(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The leaderboard by workload and family of the bugs ("" = all); controls belong to every family."""
+        control, family, workload = (self.verdicts[c] for c in ("control", "family", "workload"))
+        families = sorted(family[~control].unique())
+        boards = {EVERYTHING: self.board}
+        for place in ["", *sorted(workload.unique())]:
+            here = (workload == place) | (place == "")
+            for group in ["", *families]:
+                bugs = here & ~control & ((family == group) | (group == ""))
+                if (place, group) != EVERYTHING and bugs.any():
+                    boards[place, group] = leaderboard(
+                        self.verdicts[bugs | here & control], self.impact, SLICE_RESAMPLES
+                    )
+        return boards
+
+    @cached_property
+    def not_told_apart(self) -> dict[str, str]:
+        """By detector, in words, from which others its J does not differ significantly; the nearest are named."""
+        return {name: self._companions(name) for name in self.contestants}
+
+    def _companions(self, name: str) -> str:
+        own = self.comparisons[(self.comparisons["detector"] == name) | (self.comparisons["other"] == name)]
+        own = own[own["p"].notna()]  # the rest share no case
+        own = own.assign(with_=own["detector"].where(own["detector"] != name, own["other"]))
+        own = own.loc[own["difference"].abs().sort_values(kind="stable").index]
+        same, apart = list(own.loc[~own["told_apart"], "with_"]), list(own.loc[own["told_apart"], "with_"])
+        if own.empty:
+            return "not compared"
+        if not same:
+            return "none"
+        if not apart:
+            return "any other"
+        return f"all but {_some(apart)}" if len(apart) < len(same) else _some(same)
+
+    def files(self) -> Mapping[str, pd.DataFrame]:
+        """Return the tables that are written beside the leaderboard, by the name of their file."""
+        times = self.alarm_times.table.merge(self.answers, on="detector", how="left")
+        return {
+            "by_fault": self.by_fault,
+            "by_family": self.by_family,
+            "by_control": self.by_control,
+            "confusion": self.confusion,
+            "comparisons": self.comparisons,
+            "answers_and_times": times,
+        }
+
+    def write(self, folder: Path) -> list[str]:
+        """Write the tables as CSV; return the names of the files."""
+        for name, table in self.files().items():
+            atomic.write(folder / f"{name}.csv", csv(table))
+        return [f"{name}.csv" for name in self.files()]
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    text = ", ".join(names[:NEAREST])
+    return text if len(names) <= NEAREST else f"{text} and {len(names) - NEAREST} more"
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Return a table as it stands in results/: six digits, the same bytes on every machine."""
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -1,0 +1,82 @@
+"""How the numbers of the leaderboard are put, the same in Markdown, in the terminal and on the page."""
+
+import pandas as pd
+from bugbench.breakdown import LEVEL, Ranking
+
+SHOWN = {
+    "detector": "detector",
+    "access": "access",
+    "diagnosis_j": "diagnosis J",
+    "interval": "95 % interval",
+    "detection_j": "detection J",
+    "false_alarm_rate": "false alarms",
+    "exact_rate": "exact",
+    "family_rate": "family",
+    "top3_rate": "top 3",
+    "median_delay": "steps to alarm",
+    "median_seconds": "seconds",
+    "judged": "judged",
+}
+TIER_TITLES = {
+    "curves": "Detectors that see curves only",
+    "tensors": "Detectors that see tensor statistics",
+    "data": "Detectors that see sampled batches",
+    "source": "Detectors that see the source",
+    "rerun": "Detectors that run the program again",
+    "truth": "The oracle",
+}
+EXPLANATION = """\
+*Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
+*detection J* counts any alarm. Both lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro
+averages over faults, then workloads; intervals are bootstraps clustered on workload × fault (controls: workload ×
+control). *Not told apart from* names the detectors whose diagnosis J does not differ significantly: a paired sign-flip
+test on the same clusters, Holm's correction for all pairs, 5 %. *Steps to alarm* is the median number of training steps
+from the onset of the fault to the first prefix of the trace that raises an alarm. *Judged* counts the harmful bug cases
+and the control cases that a detector was judged on. `oracle` reads the truth and checks the harness; `always_healthy`,
+`always_faulty` and `prior` are the trivial baselines.
+"""
+ANSWERS = """\
+Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
+only; another fault of that *family*; something *wrong*; or nothing, *silent*."""
+TIMES = """\
+*Mean steps* is the restricted mean from onset to alarm, where a run without an alarm is censored at its end (Kaplan and
+Meier) and no run counts for more than the {horizon:.0f} steps up to which all curves are known. *Seconds* is the time a
+diagnosis takes: the median, and the time that 95 % of them do not exceed."""
+
+
+def cells(row: pd.Series) -> list[str]:
+    """Return a detector's row of the shown columns."""
+    texts = []
+    for name in SHOWN:
+        if name == "interval" and pd.isna(row["diagnosis_j"]):
+            texts.append("–")
+        elif name == "interval":
+            texts.append(f"{row['diagnosis_j_low']:.2f} … {row['diagnosis_j_high']:.2f}")
+        elif name == "judged":
+            texts.append(f"{row['cases']} + {row['controls']}")
+        elif name in ("detector", "access"):
+            texts.append(str(row[name]).replace("+", " + "))
+        else:
+            texts.append(number(row[name], 3 if name == "median_seconds" else 0 if name == "median_delay" else 2))
+    return texts
+
+
+def number(value: float, decimals: int) -> str:
+    """Return a number with so many decimals, a dash where there is none."""
+    return "–" if pd.isna(value) else f"{value:.{decimals}f}"
+
+
+def friedman_words(ranking: Ranking) -> str:
+    """Return in a few sentences what Friedman's test says."""
+    if ranking.ranks is None:
+        return "There are too few detectors or blocks to rank detectors by Friedman's test."
+    ranks = ranking.ranks
+    same = ranks.p > LEVEL
+    text = (
+        f"Friedman's test ranks {len(ranking.detectors)} detectors by the share right in each of {ranks.blocks} blocks "
+        f"(workload × fault): χ² = {ranks.statistic:.1f}, p = {ranks.p:.2g}, so the detectors "
+        f"{'are not told apart as a whole' if same else 'are not all alike'}. False alarms have no part in the ranks."
+    )
+    if ranking.left_out:
+        text += f" Left out, judged on fewer than half of the blocks: {', '.join(ranking.left_out)}."
+    return text

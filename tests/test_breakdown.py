@@ -1,0 +1,223 @@
+"""Verdicts by fault, answer and time, and detector against detector: expectations worked out by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from bugbench import breakdown
+from bugbench.scoring import Truth, leaderboard, verdict, verdict_table, with_harm
+from sklearn.metrics import confusion_matrix
+
+FAMILIES = {"softmax_dim": "model", "zero_init": "model", "redundant_softmax": "loss", "nan_inputs": "data"}
+
+
+def bug(name, fault, workload="digits", seed=0, **details):
+    return Truth(name, fault, FAMILIES[fault], False, workload, seed, **{"onset": 0, **details})
+
+
+def control(name, workload="digits", seed=0):
+    return Truth(name, "none", "none", True, workload, seed, onset=0)
+
+
+def judged(truth, *faults, detector="d", **details):
+    return verdict(truth, detector, "curves", FAMILIES, [{"fault": fault} for fault in faults], **details)
+
+
+def cases_of(rows, **states):
+    """Return what the tables are made of; all bugs degrade the model unless a state is given."""
+    table = verdict_table(rows)
+    pairs = table[["bug", "workload", "control"]].drop_duplicates()
+    usual = np.where(pairs["control"], "latent", "degraded")
+    state = [states.get(name, other) for name, other in zip(pairs["bug"], usual, strict=True)]
+    return with_harm(table, pairs[["bug", "workload"]].assign(state=state))
+
+
+def test_means_by_fault_and_family():
+    rows = [
+        judged(bug("softmax_a", "softmax_dim", seed=0), "softmax_dim"),
+        judged(bug("softmax_a", "softmax_dim", seed=1), "zero_init"),
+        judged(bug("softmax_b", "softmax_dim")),
+        judged(bug("softmax_a", "softmax_dim", "wine"), "softmax_dim"),
+        judged(bug("zero", "zero_init"), "zero_init"),
+        judged(bug("nothing", "nan_inputs"), "nan_inputs"),  # latent
+        judged(control("reseeded"), "zero_init"),
+        judged(control("reseeded", "wine")),
+    ]
+    cases = cases_of(rows, nothing="latent")
+    by_fault = breakdown.by_fault(cases).set_index("fault")
+    assert list(by_fault.index) == ["softmax_dim", "zero_init"]
+    row = by_fault.loc["softmax_dim"]
+    # right on digits: softmax_a 1/2, softmax_b 0, so 1/4; on wine 1. Detected on digits: 1 and 0. So the family
+    assert (row["right"], row["detected"], row["family_right"]) == (5 / 8, 3 / 4, 3 / 4)
+    assert (row["workloads"], row["bugs"], row["cases"]) == (2, 2, 4)
+    (family,) = breakdown.by_family(cases).to_dict("records")
+    # right on digits: softmax_dim 1/4, zero_init 1; on wine softmax_dim alone, 1
+    assert family["family"] == "model" and family["right"] == pytest.approx((5 / 8 + 1) / 2)
+    (flagged,) = breakdown.by_control(cases).to_dict("records")
+    assert flagged == {"detector": "d", "control": "reseeded", "workloads": 2, "bugs": 1, "cases": 2, "flagged": 0.5}
+
+
+def test_confusion_agrees_with_scikit_learn():
+    random = np.random.default_rng(0)
+    faults = sorted(FAMILIES)
+    rows, truths, said = [], [], []
+    for number in range(80):
+        fault = faults[number % 4] if number % 5 else "none"
+        truth = control(f"c{number}") if fault == "none" else bug(f"b{number}", fault)
+        answer = random.choice([*faults, "model", "healthy"])
+        rows.append(judged(truth, *([] if answer == "healthy" else [answer])))
+        truths.append("healthy" if fault == "none" else fault)
+        said.append(answer)
+    table = breakdown.confusion(cases_of(rows))
+    labels = [*faults, "model", "healthy"]
+    expected = confusion_matrix(truths, said, labels=labels)
+    found = table.pivot(index="truth", columns="answer", values="cases").reindex(index=labels, columns=labels).fillna(0)
+    np.testing.assert_array_equal(found.to_numpy(dtype=int), expected)
+    assert (table["cases"] > 0).all() and set(table["detector"]) == {"d"}
+
+
+def test_answers_keep_causes_and_symptoms_apart():
+    said = {
+        "a": ["softmax_dim"],  # the cause
+        "b": ["model", "softmax_dim"],  # the family by name
+        "c": ["zero_init"],  # another fault of the family
+        "d": ["loss"],  # another family
+        "e": [],
+        "f": ["nan_inputs"],  # accepted
+        "g": ["data"],  # an accepted family
+        "h": ["redundant_softmax"],  # another fault altogether
+    }
+    accepts = {"f": ["nan_inputs"], "g": ["data"]}
+    faults = [f"fault_{name}" for name in said]
+    families = FAMILIES | dict.fromkeys(faults, "model")
+    rows = []
+    for name, fault in zip(said, faults, strict=True):  # a cluster each, so that each counts for an eighth
+        truth = Truth(name, fault, "model", False, "digits", 0, 0, accepts=accepts.get(name, []))
+        suspects = [{"fault": fault if s == "softmax_dim" else s} for s in said[name]]
+        rows.append(verdict(truth, "d", "curves", families, suspects))
+    (row,) = breakdown.answers(cases_of(rows), ["model", "loss", "data"]).to_dict("records")
+    assert row == {"detector": "d", "cause": 2 / 8, "symptom": 2 / 8, "family": 1 / 8, "wrong": 2 / 8, "silent": 1 / 8}
+
+
+def test_times_to_alarm():
+    late = bug("late", "nan_inputs", onset=10)
+    rows = [
+        judged(bug("a", "softmax_dim"), "model", alarm_step=3),
+        judged(bug("b", "softmax_dim")),
+        judged(late, "model", alarm_step=4),  # before the onset: no alarm
+        judged(bug("hidden", "zero_init", onset=None), "model", alarm_step=1),  # no onset to count from
+        judged(bug("lost", "zero_init")),  # nothing is known of how long it ran
+        judged(control("reseeded"), "model", alarm_step=0),
+    ]
+    lengths = pd.DataFrame(
+        {"bug": ["a", "b", "late", "hidden"], "workload": "digits", "seed": 0, "steps": [20.0, 20, 16, 20]}
+    )
+    times = breakdown.alarm_times(cases_of(rows), lengths)
+    # watched: a until its alarm at 3, b for 19 steps, late for 15 - 10 = 5
+    curve = times.curves["d"]
+    np.testing.assert_allclose(curve.shares, [2 / 3])
+    assert (curve.end, times.horizon, times.unknown) == (19, 19, 2)
+    (row,) = times.table.to_dict("records")
+    assert (row["cases"], row["alarms"]) == (3, 1)
+    assert row["restricted_mean"] == pytest.approx(3 + 16 * 2 / 3)
+    assert math.isnan(row["median"])
+
+
+def test_horizon_is_where_every_curve_is_known():
+    rows = []
+    for detector, step in (("quick", 0), ("slow", 7), ("silent", None)):
+        for name in ("a", "b"):
+            alarm = step if detector != "slow" or name == "a" else None
+            suspects = [] if alarm is None else ["model"]
+            rows.append(judged(bug(name, "softmax_dim"), *suspects, detector=detector, alarm_step=alarm))
+    lengths = pd.DataFrame({"bug": ["a", "b"], "workload": "digits", "seed": 0, "steps": [20.0, 30.0]})
+    times = breakdown.alarm_times(cases_of(rows), lengths)
+    # quick has alarms everywhere: its curve is 0 and known from there on; the others were watched for 29 steps
+    assert times.horizon == 29
+    means = times.table.set_index("detector")["restricted_mean"]
+    assert means.to_dict() == {"quick": 0.0, "slow": 7 + 22 / 2, "silent": 29.0}
+
+
+FAULTS = [f"fault_{number}" for number in range(8)]
+
+
+def compared(rights, flags):
+    """Return the comparison of a and b, right on these of eight faults and silent but on these of two controls."""
+    families = dict.fromkeys(FAULTS, "model")
+    rows = []
+    for detector in "ab":
+        for number, fault in enumerate(FAULTS):
+            truth = Truth(f"bug_{number}", fault, "model", False, "digits", 0, 0)
+            suspects = [{"fault": fault}] if number in rights[detector] else []
+            rows.append(verdict(truth, detector, "curves", families, suspects))
+        for number in range(2):
+            suspects = [{"fault": "fault_0"}] if number in flags[detector] else []
+            rows.append(verdict(control(f"control_{number}"), detector, "curves", families, suspects))
+    (row,) = breakdown.comparisons(cases_of(rows), ["a", "b"]).to_dict("records")
+    return row
+
+
+def test_pairs_are_compared_on_bugs_and_controls():
+    row = compared({"a": range(8), "b": []}, {"a": [], "b": []})
+    # eight equal differences of one sign: 2 of 2^8 patterns
+    assert (row["clusters"], row["difference"], row["p"], row["told_apart"]) == (10, pytest.approx(1.0), 2 / 256, True)
+    row = compared({"a": range(4), "b": []}, {"a": [0], "b": []})
+    # four parts of 1/8 and one of -1/2: of the 32 sums 0, as seen, is the least
+    assert row["difference"] == pytest.approx(0.0) and row["p"] == 1.0 and not row["told_apart"]
+    row = compared({"a": range(8), "b": range(8)}, {"a": [0, 1], "b": []})
+    # two parts of -1/2: two of four patterns
+    assert (row["difference"], row["p"]) == (pytest.approx(-1.0), 0.5)
+
+
+def test_difference_is_that_of_the_leaderboard():
+    random = np.random.default_rng(1)
+    truths = [bug(f"{f}_{i}", f, w) for f, i, w in itertools.product(FAMILIES, range(2), ("digits", "wine"))]
+    truths += [control(f"control_{i}", w) for i in range(3) for w in ("digits", "wine")]
+    rows = [
+        judged(truth, *random.choice(sorted(FAMILIES), size=random.integers(3)), detector=detector)
+        for detector, truth in itertools.product("abc", truths)
+    ]
+    table = verdict_table(rows)
+    impact = table[["bug", "workload", "control"]].drop_duplicates()
+    impact = impact.assign(state=np.where(impact["control"], "latent", "degraded"))
+    scores = leaderboard(table, impact).set_index("detector")["diagnosis_j"]
+    pairs = breakdown.comparisons(with_harm(table, impact), ["a", "b", "c"])
+    assert len(pairs) == 3
+    for row in pairs.itertuples():
+        assert row.difference == pytest.approx(scores[row.detector] - scores[row.other], abs=1e-8)
+        assert row.p <= row.p_holm <= 1
+
+
+def test_detectors_are_compared_where_both_were_judged():
+    rows = [judged(bug(f, f), f, detector="all") for f in FAMILIES] + [judged(control("c"), detector="all")]
+    rows += [judged(bug("nan_inputs", "nan_inputs"), detector="one"), judged(control("c"), detector="one")]
+    rows += [judged(control("other"), detector="elsewhere")]
+    pairs = breakdown.comparisons(cases_of(rows), ["all", "one", "elsewhere"]).set_index(["detector", "other"])
+    assert pairs.loc[("all", "one"), ["clusters", "difference", "p"]].tolist() == [2, 1.0, 1.0]
+    assert pairs.loc[("all", "elsewhere"), "clusters"] == 0
+    assert math.isnan(pairs.loc[("all", "elsewhere"), "p"])
+    ranking = breakdown.ranking(cases_of(rows), ["all", "one", "elsewhere"])
+    assert (ranking.ranks, ranking.detectors, ranking.left_out) == (None, ["all"], ["one", "elsewhere"])
+
+
+def test_ranking_by_blocks():
+    rows = []
+    for fault in FAMILIES:
+        rows += [judged(bug(fault, fault), fault, detector="good"), judged(bug(fault, fault), detector="silent")]
+    ranking = breakdown.ranking(cases_of(rows), ["silent", "good"])
+    np.testing.assert_array_equal(ranking.ranks.mean, [2.0, 1.0])
+    assert (ranking.ranks.blocks, ranking.detectors, ranking.left_out) == (4, ["silent", "good"], [])
+
+
+@pytest.mark.parametrize("rows", [[judged(control("c"), "model")], [judged(bug("a", "softmax_dim"), "model")]])
+def test_few_cases_give_tables(rows):
+    cases = cases_of(rows)
+    lengths = pd.DataFrame({"bug": ["a"], "workload": ["digits"], "seed": [0], "steps": [3.0]})
+    for table in (breakdown.by_fault, breakdown.by_family, breakdown.by_control, breakdown.confusion):
+        assert isinstance(table(cases), pd.DataFrame)
+    assert len(breakdown.answers(cases, ["model"])) == int(not cases["control"].any())
+    assert breakdown.comparisons(cases, ["d"]).empty
+    assert breakdown.ranking(cases, ["d"]).ranks is None
+    breakdown.alarm_times(cases, lengths)

@@ -1,0 +1,264 @@
+"""The page: whole, harmless and self-contained, whatever the results folder holds."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bugbench import catalogue as catalogue_module
+from bugbench.comparison import friedman
+from bugbench.integrity import write_sealed
+from bugbench.records import Record, Records
+from bugbench.report import drawing, leaderboard, page
+from bugbench.report.stored_runs import StoredRuns
+from bugbench.scoring import verdict, verdict_table
+from bugbench.survival import kaplan_meier
+
+FAMILIES = {fault: entry["family"] for fault, entry in catalogue_module.vocabulary()[0].items()}
+ORACLE = {"metric": "accuracy", "direction": "maximize", "bounds": [0.0, 1.0], "floor": 0.02}
+ATTACK = '</script><script>alert(1)</script><img src=x onerror="alert(2)"> & \u2028'
+EMPTY_ELEMENTS = {"meta", "link", "input", "br", "img"}
+
+
+def record(bug="softmax_dim", fault="softmax_dim", workload="digits", seed=0, **changes) -> Record:
+    fields = {
+        **dict(bug=bug, fault=fault, family=FAMILIES.get(fault, "none"), control=fault == "none", workload=workload),
+        **dict(seed=seed, onset=0, lines=[3], accepts=[], trace_key=f"{bug}-{seed}", twin_key=f"twin-{seed}"),
+        **dict(program_key="p", data="digits-0", oracle_bug=0.9 if fault == "none" else 0.5, oracle_twin=0.9),
+        **dict(reported_bug=0.5, reported_twin=0.5, crashed_bug=False, error=None, seconds_bug=1.0, seconds_twin=2.0),
+        **dict(oracle=ORACLE),
+    }
+    fields["reported_bug"] = fields["oracle_bug"]
+    fields["reported_twin"] = fields["oracle_twin"]
+    return Record(**{**fields, **changes})
+
+
+def store(results: Path, case: Record, answers: dict, evidence: str = "seen", **details) -> None:
+    """Store a case; ``answers``: detector to the fault it names, None for silence."""
+    rows = []
+    for detector, fault in answers.items():
+        suspects = [{"fault": fault, "evidence": evidence, "line": 3}] if fault else []
+        access = "truth" if detector == "oracle" else "curves+data"
+        rows.append(verdict(case.truth, detector, access, FAMILIES, suspects, alarm_step=4, seconds=0.1, **details))
+    Records(results).write(case, verdict_table(row | {"isolation": "namespaces"} for row in rows))
+
+
+def write_trace(results: Path, key: str, source: str, losses: list[float]) -> None:
+    folder = results / "runs" / "traces" / key / "trace"
+    folder.mkdir(parents=True)
+    (folder / "program.py").write_text(source)
+    (folder / "config.yaml").write_text(f"lr: {0.1 if key.startswith('twin') else 0.5}\nseed: 0\n")
+    steps = pd.DataFrame({"split": "train", "step": range(len(losses)), "epoch": 0, "loss": losses, "lr": 0.1})
+    steps.to_parquet(folder / "steps.parquet")
+    metrics = {"split": ["val"] * 2, "epoch": [0, 1], "step": [1, 2], "name": ["accuracy"] * 2, "value": [0.5, 0.75]}
+    pd.DataFrame(metrics).to_parquet(folder / "metrics.parquet")
+    write_sealed(folder.parent / "outcome.json", {"outcome": {"steps": len(losses)}, "files": {}})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for seed in range(2):
+        store(tmp_path, record(seed=seed), {"right": "softmax_dim", "symptom": FAMILIES["softmax_dim"], "silent": None})
+        store(tmp_path, record("lr_too_high", "lr_too_high", seed=seed), {"right": "lr_too_high", "silent": None})
+    store(tmp_path, record("reseeded", "none"), {"right": None, "symptom": "softmax_dim", "silent": None})
+    return tmp_path
+
+
+class Checked(HTMLParser):
+    """Keeps the elements, and what each script and style holds; complains of what is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.holds: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in EMPTY_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        while self.open and self.open[-1] in ("option", "tr", "td") and self.open[-1] != tag:
+            self.open.pop()  # these need no end
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, text):
+        self.holds.append((self.open[-1] if self.open else "", text))
+
+    def text(self, tag: str) -> str:
+        return "".join(text for owner, text in self.holds if owner == tag)
+
+
+def built(results: Path, catalogue=None) -> tuple[str, Checked]:
+    leaderboard.build(results, Records(results).read(), catalogue)
+    text = (results / "leaderboard.html").read_text()
+    return text, Checked(text)
+
+
+def data_of(text: str) -> dict:
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found)
+
+
+def test_page_needs_nothing_from_outside_and_runs_only_its_own_script(results):
+    text, parsed = built(results)
+    assert len(text.encode()) < 2**20
+    assert not re.search(r"https?:|//\w|@import|url\(", text), "an address"
+    assert not [a for _, a in parsed.elements if {"src", "onclick", "onerror", "onload"} & set(a)]
+    assert all(a["href"].startswith("#") for _, a in parsed.elements if "href" in a)
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 2
+    seal = base64.b64encode(hashlib.sha256(scripts[1].encode()).digest()).decode()
+    (policy,) = [a["content"] for tag, a in parsed.elements if tag == "meta" and "http-equiv" in a]
+    assert f"script-src 'sha256-{seal}'" in policy and "default-src 'none'" in policy
+    identities = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(identities) == len(set(identities))
+
+
+def test_what_detectors_say_is_text(results):
+    case = record("nan_inputs", "nan_inputs", error=f"ValueError: {ATTACK}", crashed_bug=True, oracle_bug=None)
+    store(results, case, {"right": "nan_inputs"}, evidence=ATTACK)
+    store(results, record("seed", "none", seed=1), {"right": None}, status="crashed", reason=ATTACK)
+    write_trace(results, "twin-0", "a = 1\n", [1.0, 0.5])
+    write_trace(results, "nan_inputs-0", f"a = '''{ATTACK}'''\n", [1.0, math.nan])
+    text, parsed = built(results)
+    assert len([tag for tag, _ in parsed.elements if tag == "script"]) == 2
+    assert not [tag for tag, _ in parsed.elements if tag == "img"]
+    assert "&lt;img src=x onerror=&#34;alert(2)&#34;&gt;" in text
+    assert data_of(text)["detectors"]
+
+
+def test_numbers_on_the_page_are_those_of_the_tables(results):
+    text, _ = built(results)
+    board = pd.read_csv(results / "leaderboard.csv").set_index("detector")
+    data = data_of(text)
+    assert data["detectors"] == list(board.index)
+    assert set(data["boards"]) == {"|", "|model", "|optimizer", "digits|", "digits|model", "digits|optimizer"}
+    # 2 + 2 harmful cases and one control; the detector `symptom` was judged on softmax_dim only
+    assert data["boards"]["|"]["right"][0] == "1.00" and data["boards"]["|"]["right"][-1] == "4 + 1"
+    assert data["boards"]["|model"]["right"][-1] == "2 + 1"
+    assert data["boards"]["|"]["symptom"][-1] == "2 + 1"
+    assert data["boards"]["|model"]["silent"][0] == "0.00"
+    heat = data["heat"]["fault"]
+    assert heat["names"] == ["softmax_dim", "lr_too_high"]  # by family
+    places = [data["detectors"].index(name) for name in ("right", "symptom", "silent")]
+    assert [[row[i] for i in places] for row in heat["values"]["right"]] == [[100, 0, 0], [100, None, 0]]
+    assert [[row[i] for i in places] for row in heat["values"]["family_right"]] == [[100, 100, 0], [100, None, 0]]
+    assert data["heat"]["control"]["values"]["flagged"][0][places[1]] == 100
+    assert ["softmax_dim", "model", 2] in data["confusion"]["symptom"]
+    answers = pd.read_csv(results / "answers_and_times.csv").set_index("detector")
+    assert answers.loc["symptom", ["cause", "symptom", "wrong"]].tolist() == [0, 1, 0]
+    markdown = (results / "leaderboard.md").read_text()
+    assert "1 detector(s) were judged on fewer of them" in markdown
+    assert re.search(r"^\| right .*\| 4 \+ 1 \| any other \|$", markdown, re.MULTILINE)
+
+
+def test_tables_are_written_beside_the_page(results):
+    built(results)
+    for name in ("by_fault", "by_family", "by_control", "confusion", "comparisons", "answers_and_times"):
+        assert len(pd.read_csv(results / f"{name}.csv")), name
+    assert not [path for path in results.iterdir() if path.name.startswith(".")], "a draft was left behind"
+
+
+def test_redrawing_gives_the_same_bytes(results):
+    first, _ = built(results)
+    assert built(results)[0] == first
+
+
+def test_diff_and_curves_come_from_the_stored_runs(results, catalogue):
+    case = record("softmax_dim", workload="cancer_mlp", seed=7)
+    store(results, case, {"right": "softmax_dim"})
+    write_trace(results, "twin-7", "loss = cross_entropy(outputs)\n", [2.0, 1.0, 0.5])
+    write_trace(results, "softmax_dim-7", "loss = nll_loss(outputs)\n", [2.0, math.inf, 1.0])
+    text, _ = built(results, catalogue)
+    # on digits the programs are gone; the section shows a workload with the largest effect, and these are equal
+    assert "Softmax over the batch instead of the classes" in text
+    assert '<span class="removed">-loss = cross_entropy(outputs)\n</span>' in text
+    assert '<span class="added">+loss = nll_loss(outputs)\n</span>' in text
+    assert "<code>lr</code>: <del>0.1</del> → <ins>0.5</ins>" in text
+    assert text.count('<path class="line twin"') == text.count('<path class="line bug"') == 2
+    assert "The programs are no longer stored." in text  # of the other bug
+
+
+def test_damaged_and_skipped_cases_are_named(results):
+    path = results / "runs" / "cases" / "digits" / "lr_too_high" / "seed-0" / "case.json"
+    path.write_text(path.read_text()[:100])
+    skipped = record("lr_too_low", "lr_too_low", oracle_bug=None, oracle_twin=None, skipped="no data")
+    store(results, skipped, {"right": None}, status="skipped", reason="no data")
+    text, _ = built(results)
+    assert "Damaged and left out:" in text and "lr_too_high/seed-0" in text
+    assert "Skipped, because the harness failed: digits/lr_too_low/seed-0: no data" in text
+
+
+def test_damaged_traces_are_left_out(results):
+    write_trace(results, "twin-0", "a = 1\n", [1.0, 0.5])
+    write_trace(results, "softmax_dim-0", "a = 2\n", [1.0, 0.5])
+    folder = results / "runs" / "traces" / "softmax_dim-0"
+    (folder / "trace" / "steps.parquet").write_bytes(b"PAR1")
+    (folder / "trace" / "config.yaml").write_text("lr: [")
+    (folder / "outcome.json").write_text("{")
+    text, _ = built(results)
+    assert "The curves are no longer stored." in text
+    assert '<span class="added">+a = 2\n</span>' in text
+    assert math.isnan(StoredRuns(results).lengths([record()])["steps"].iloc[0])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [record(), record("reseeded", "none"), record(onset=None), record(crashed_bug=True, oracle_bug=None, error="E")],
+)
+def test_one_case_is_a_page(tmp_path, case):
+    store(tmp_path, case, {"one": None})
+    text, _ = built(tmp_path)
+    assert "too few detectors or blocks" in text
+    store(tmp_path, case, {"one": "softmax_dim", "two": None, "oracle": None})
+    built(tmp_path)
+
+
+def test_long_evidence_is_cut_before_the_page_grows_too_large(results, monkeypatch):
+    store(results, record("nan_inputs", "nan_inputs"), {"right": "nan_inputs"}, evidence="word " * 200)
+    text, _ = built(results)
+    assert 200 < max(len(found) for found in re.findall(r"(?:word ?)+", text)) <= 400
+    monkeypatch.setattr(page, "LARGEST", len(text.encode()) - 100)
+    text, _ = built(results)
+    assert max(len(found) for found in re.findall(r"(?:word ?)+", text)) <= 120
+
+
+# -- drawings -------------------------------------------------------------------------------------------------------
+
+
+def test_gaps_and_scale_of_a_curve():
+    svg = drawing.curves("Loss", "step", [(0, 1.0), (1, 0.001)], [(0, 1.0), (1, math.nan), (2, 2.0)], {"bug": math.nan})
+    assert "(log scale)" in svg
+    (path,) = re.findall(r'<path class="line bug" d="([^"]*)"', svg)
+    assert path.count("M") == 2, "a gap where the loss is not finite"
+    assert "hidden" not in svg
+    assert "<svg" in drawing.curves("Loss", "step", [], [], {"twin": None})
+
+
+def test_staircase_goes_down_at_the_alarm():
+    svg = drawing.staircases({"d<": kaplan_meier([2, 4], [True, False])}, 4, ["d<"])
+    (steps,) = re.findall(r' d="([^"]*)"><title>d&lt;', svg)
+    heights = [float(y) for _, y in re.findall(r"[ML](\S+) ([\d.]+)", steps)]
+    assert heights[0] == heights[1] < heights[2] == heights[3]
+
+
+def test_diagram_joins_what_is_not_told_apart():
+    ranks = friedman(pd.DataFrame({"a": [3.0] * 30, "b": [2.0] * 30, "c": [2.0, 1.0] * 15}).to_numpy())
+    svg = drawing.critical_difference_diagram(["a", "b", "c"], ranks)
+    # mean ranks 1, 2.25 and 2.75; the critical difference is 2.343 x sqrt(12 / 180) = 0.61: b and c are joined
+    assert svg.count('class="join"') == 1
+    assert [float(rank) for rank in re.findall(r">[abc] ([\d.]+)<", svg)] == [1.0, 2.25, 2.75]
+    assert "critical difference 0.61" in svg
