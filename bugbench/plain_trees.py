@@ -36,7 +36,7 @@ def plain_forest(fitted: Any) -> list[dict[str, Any]]:
 
 def tree_shares(tree: Mapping[str, Any], row: np.ndarray, classes: int) -> np.ndarray:
     """Return the shares of the classes in the leaf that ``row`` falls into."""
-    row = row.astype(np.float32)  # as scikit-learn compares
+    row = row.astype(np.float32).astype(np.float64)  # scikit-learn rounds the numbers, but not the thresholds
     node = 0
     while tree["left"][node] >= 0:
         node = tree["left" if row[tree["feature"][node]] <= tree["threshold"][node] else "right"][node]

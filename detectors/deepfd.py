@@ -9,6 +9,8 @@ from bugbench.detector import HEALTHY, Detector, Diagnosis, Label, NotApplicable
 from bugbench.plain_trees import forest_shares, plain_forest, plain_tree, tree_shares
 from bugbench.run_statistics import run_statistics, table
 
+FARTHEST = 1e6  # ranges from what was learned, beyond which all is equally far
+
 
 @dataclass
 class Deepfd(Detector):
@@ -54,7 +56,7 @@ class Deepfd(Detector):
         names = sorted({name for run, _ in examples for name in run})
         raw = np.nan_to_num(table([examples[i][0] for i in kept], names))
         low, high = raw.min(axis=0), raw.max(axis=0)
-        rows = np.round(self._scaled(raw, low, high), 4)
+        rows = _scaled(raw, low, high)
         tree = DecisionTreeClassifier(criterion="gini", max_depth=self.depth, random_state=self.seed)
         few = min(self.features, len(names))
         forest = RandomForestClassifier(
@@ -70,7 +72,7 @@ class Deepfd(Detector):
     def diagnose(self, trace: Trace) -> Diagnosis:
         model, classes = self.model, self.model["classes"]
         raw = np.nan_to_num(table([self.extract(trace)], model["names"]))
-        row = np.round(self._scaled(raw, np.array(model["low"]), np.array(model["high"])), 4)[0]
+        row = _scaled(raw, np.array(model["low"]), np.array(model["high"]))[0]
         distance = np.linalg.norm(np.array(model["rows"]) - row, axis=1)
         nearest = np.array(model["target"])[np.argsort(distance, kind="stable")[: self.neighbors]]
         shares = {
@@ -88,8 +90,10 @@ class Deepfd(Detector):
         seen = f"of {len(model['rows'])} runs of other workloads the most alike are ({said})"
         return Diagnosis(Suspect(fault, min(float(mean[fault]), 1.0), seen) for fault in ranked)
 
-    @staticmethod
-    def _scaled(raw: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Return each column scaled to the range that was learned; one that had a single value is 0."""
-        with np.errstate(over="ignore"):
-            return np.nan_to_num(np.where(high > low, (raw - low) / np.where(high > low, high - low, 1), 0))
+
+def _scaled(raw: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return columns scaled to the range that was learned, to four digits; one that had a single value there is 0."""
+    width = np.where(high > low, high - low, np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (raw - low) / width
+    return np.round(np.clip(np.nan_to_num(scaled), -FARTHEST, FARTHEST), 4)
