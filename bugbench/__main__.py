@@ -79,7 +79,7 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     judges = []
     for detector, knobs in mapping(config.detector).items():
         declared = catalogue.detectors[detector]
-        judges.append(Judge(detector, declared.file, declared.access, knobs or {}))
+        judges.append(Judge(detector, declared.file, declared.access, knobs or {}, declared.learns))
     given = config.seeds if own.get("seeds") is None else own["seeds"]
     seeds = list(range(given)) if isinstance(given, int) else [int(s) for s in given]
     if not seeds:
@@ -172,9 +172,11 @@ def run_one(config: DictConfig) -> None:
     started, workers = time.time(), workers_of(config)
     cases: list[str] = []
     problems: list[str] = []
+    learners: dict[str, dict[str, Any]] = {}
     try:
         catalogue = catalogue_of(tuple(config.search_path))
-        plan = replace(plan_of(config, catalogue), workers=workers)
+        plan = replace(plan_of(config, catalogue), workers=workers, later=sweep)
+        learners = {judge.name: dict(judge.knobs) for judge in plan.judges if judge.learns}
         plot = not sweep if config.plot is None else config.plot
         results = run_and_show(plan, catalogue, sweep, plot, console)
         cases = [result.record.folder for result in results if result.stored]
@@ -195,7 +197,7 @@ def run_one(config: DictConfig) -> None:
     if sweep:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            Job(cases, problems, started, time.time(), workers, isolation_notices()).write(folder)
+            Job(cases, problems, started, time.time(), workers, isolation_notices(), learners).write(folder)
         except OSError as error:  # the sweep goes on, and its end says that this job left nothing
             for problem in [*problems, f"{folder} cannot be written: {error}"]:
                 console.print(f"[red]bugbench:[/] {escape(problem)}", highlight=False, soft_wrap=True)

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-MAX_ANSWER = 2**22  # bytes
+MAX_ANSWER = 2**24  # bytes
+MAX_VALUE = 2**23  # bytes of a model, or of what it is learned from
 MAX_TEXT = 500  # characters of an evidence or a reason that are kept
 MAX_LINE = 2**31  # of a program; tables hold no larger number
 OWN_WORDS = ("ok", "crashed", "out_of_memory", "not_installed", "not_applicable", "invalid")  # others are the server's
@@ -24,10 +25,22 @@ def complete(received: bytes) -> Answer | None:
         answer = json.loads(received[8 : 8 + length]) if length <= MAX_ANSWER else {}
         suspects = [_suspect(**suspect) for suspect in answer["suspects"]]
         if answer["status"] in OWN_WORDS and (not suspects or answer["status"] == "ok"):
-            return {"status": answer["status"], "reason": plain(answer["reason"]), "suspects": suspects}
+            said = {"status": answer["status"], "reason": plain(answer["reason"]), "suspects": suspects}
+            return said | ({"value": plain_json(answer["value"])} if "value" in answer else {})
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         pass
     return failure("invalid", "what came back is no diagnosis")
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as JSON gives it back; raises TypeError, ValueError or RecursionError if it is none, or too large.
+
+    What Python's JSON alone can say, NaN and infinities, is none.
+    """
+    text = json.dumps(value, allow_nan=False)
+    if len(text) > MAX_VALUE:
+        raise ValueError(f"{len(text)} bytes, allowed are {MAX_VALUE}")
+    return json.loads(text)
 
 
 def _suspect(

@@ -17,13 +17,14 @@ from bugbench.trace import ACCESS
 
 @dataclass(frozen=True)
 class Declaration:
-    """A detector as its file declares it: the class, what it may see, its knobs with their defaults, its docstring."""
+    """A detector as its file declares it: what it may see, knobs with defaults, docstring, and if it learns."""
 
     name: str
     file: Path
     access: frozenset[str]
     knobs: Mapping[str, Any]
     about: str
+    learns: bool = False
 
 
 def read_declaration(path: Path) -> Declaration:
@@ -31,7 +32,7 @@ def read_declaration(path: Path) -> Declaration:
 
     Raises:
         CatalogueError: it is not one dataclass derived from Detector, with a method ``diagnose``, a set of known
-            accesses, and knobs whose defaults are plain values.
+            accesses, and knobs whose defaults are plain values; or only one of ``extract`` and ``fit`` is there.
     """
     try:
         tree = parse(path.read_text())
@@ -44,6 +45,8 @@ def read_declaration(path: Path) -> Declaration:
     methods = [node.name for node in body if isinstance(node, ast.FunctionDef)]
     if "dataclass" not in [_last(d) for d in found[0].decorator_list] or "diagnose" not in methods:
         raise CatalogueError(f"{path}: {name} must be a @dataclass with a method diagnose(self, trace)")
+    if ("fit" in methods) != ("extract" in methods):
+        raise CatalogueError(f"{path}: {name} learns by two methods: extract(self, trace) and fit(self, examples)")
     access = {"curves"}
     knobs = {}
     for node in body:
@@ -62,7 +65,7 @@ def read_declaration(path: Path) -> Declaration:
         if item not in ACCESS and not (item == "truth" and is_own_oracle(path)):
             raise CatalogueError(f"{path}: {unknown('access', item, ACCESS)}")
     about = ast.get_docstring(found[0]) or ast.get_docstring(tree) or ""
-    return Declaration(path.stem, path, frozenset(access), knobs, about)
+    return Declaration(path.stem, path, frozenset(access), knobs, about, learns="fit" in methods)
 
 
 def _last(node: ast.AST) -> str:

@@ -13,17 +13,22 @@
             ...
             return suspect("nan_inputs", evidence="…")
 
+A detector that learns has two more methods, ``extract`` and ``fit``, and finds in ``self.model`` what it learned on
+other workloads than the one that it judges.
+
 The file's name is the detector's id. A detector sees a :class:`~bugbench.trace.Trace` that holds only the files of
 its declared access, and nothing else: not the card, not the twin, not the hidden test set.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from bugbench.trace import Trace
 
-__all__ = ["HEALTHY", "Detector", "Diagnosis", "NotApplicable", "NotInstalled", "Suspect", "Trace", "suspect"]
+__all__ = [
+    *("HEALTHY", "Detector", "Diagnosis", "Label", "NotApplicable", "NotInstalled", "Suspect", "Trace", "suspect"),
+]
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,42 @@ class NotInstalled(Exception):
     """Raised by a detector whose third-party tool is missing; its text says what to install."""
 
 
+class Label(NamedTuple):
+    """What is known of an example to learn from.
+
+    Attributes:
+        fault, family: what is wrong with the run; both "none" if nothing is.
+        workload: the program and its data, without the settings that were changed.
+        control: whether nothing is wrong.
+    """
+
+    fault: str
+    family: str
+    workload: str
+    control: bool
+
+
 @dataclass
 class Detector:
-    """Base of all detectors: facts are class attributes, knobs are dataclass fields, behaviour is ``diagnose``."""
+    """Base of all detectors: facts are class attributes, knobs are dataclass fields, behaviour is ``diagnose``.
+
+    One that learns defines ``extract`` and ``fit`` too. Both answer with plain JSON-able data.
+    """
 
     access: ClassVar[set[str]] = {"curves"}
+    model: Any = field(default=None, init=False, repr=False, compare=False)  # what fit returned
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         """Return what is wrong with the run that left ``trace``."""
+        raise NotImplementedError
+
+    def extract(self, trace: Trace) -> Any:
+        """Return what is to be learned from ``trace``; raises NotApplicable where that is nothing."""
+        raise NotImplementedError
+
+    def fit(self, examples: Sequence[tuple[Any, Label]]) -> Any:
+        """Return a model of examples: what was extracted from a run, and what is known of it.
+
+        They are of other workloads than the one to be judged, and their order says nothing.
+        """
         raise NotImplementedError

@@ -1,27 +1,35 @@
 """Hand one trace to one detector and put its diagnosis into plain values: what a judging process does.
 
-It knows a trace folder, a detector's file and its knobs: nothing of the case.
+It knows a folder, a detector's file and its knobs: nothing of the case. In the folder is a trace, to be diagnosed or to
+extract from, or what a detector that learns is to be fitted on.
 """
 
+import json
 import operator
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bugbench.answers import MAX_TEXT
-from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, Trace
+from bugbench.answers import MAX_TEXT, plain_json
+from bugbench.detector import Detector, Diagnosis, Label, NotApplicable, NotInstalled, Suspect, Trace
 from bugbench.plugins import load_detector
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch says so in a RuntimeError
 
 
-def diagnose(file: str, knobs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return ``status``, ``reason`` and ``suspects`` (as mappings)."""
-    suspects: list[dict[str, Any]] = []
+EXAMPLES, MODEL = "examples.json", "model.json"  # files in the folder of a detector that learns
+
+
+def perform(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return ``status``, ``reason`` and ``suspects`` (as mappings), and of a task other than "diagnose" the ``value``.
+
+    The request holds ``detector`` (its file), ``knobs`` and ``task``: "diagnose", "extract" or "fit".
+    """
+    said: dict[str, Any] = {"suspects": []}
     try:
-        detector = load_detector(Path(file))(**knobs)
-        suspects = as_mappings(detector.diagnose(Trace(folder)))
+        detector = load_detector(Path(request["detector"]))(**request["knobs"])
+        said |= TASKS[request["task"]](detector, folder)
         status, reason = "ok", ""
     except NotApplicable as error:
         status, reason = "not_applicable", str(error)
@@ -35,18 +43,45 @@ def diagnose(file: str, knobs: Mapping[str, Any], folder: Path) -> dict[str, Any
         status, reason = "crashed", f"{type(error).__name__}: {error}"
         if isinstance(error, RuntimeError) and any(words in reason for words in OUT_OF_MEMORY):
             status = "out_of_memory"
-    return {"status": status, "reason": reason[:MAX_TEXT], "suspects": suspects}
+    return {"status": status, "reason": reason[:MAX_TEXT], **said}
 
 
-def timed_diagnose(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Diagnose in this process, where none can be forked; ``seconds`` is wall time."""
+def timed(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Perform a task in this process, where none can be forked; ``seconds`` is wall time."""
     started = time.perf_counter()
-    answer = diagnose(request["detector"], request["knobs"], Path(request["folder"]))
+    answer = perform(request, Path(request["folder"]))
     return answer | {"seconds": time.perf_counter() - started}
 
 
+def _diagnose(detector: Detector, folder: Path) -> dict[str, Any]:
+    model = folder / MODEL
+    if model.exists():
+        detector.model = json.loads(model.read_text())
+    return {"suspects": as_mappings(detector.diagnose(Trace(folder)))}
+
+
+def _extract(detector: Detector, folder: Path) -> dict[str, Any]:
+    return {"value": checked_json(detector.extract(Trace(folder)), "extract")}
+
+
+def _fit(detector: Detector, folder: Path) -> dict[str, Any]:
+    examples = [(value, Label(**label)) for value, label in json.loads((folder / EXAMPLES).read_text())]
+    return {"value": checked_json(detector.fit(examples), "fit")}
+
+
+TASKS = {"diagnose": _diagnose, "extract": _extract, "fit": _fit}
+
+
 class InvalidDiagnosis(TypeError):
-    """A detector returned something else than a Diagnosis of Suspects."""
+    """A detector returned something else than a Diagnosis of Suspects, or than plain data where it learns."""
+
+
+def checked_json(value: Any, method: str) -> Any:
+    """Return what a method returned; raises InvalidDiagnosis if it is no plain JSON, or too much of it."""
+    try:
+        return plain_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidDiagnosis(f"{method} returned what is no plain JSON: {error}") from error
 
 
 def as_mappings(diagnosis: Any) -> list[dict[str, Any]]:

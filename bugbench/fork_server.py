@@ -83,9 +83,10 @@ class ForkServer:
     def diagnose(self, request: dict[str, Any]) -> Answer | None:
         """Have a diagnosis answered; return None, or the answer where nobody else could give one.
 
-        The request holds ``detector`` (its file), ``knobs``, ``folder`` (the trace), ``time_limit`` in seconds and
-        ``memory`` in bytes; the answer ``status``, ``reason``, ``suspects``, ``seconds`` (wall time of the child) and,
-        maybe, ``transient``.
+        The request holds ``task``, ``detector`` (its file) and ``knobs`` (see :mod:`bugbench.diagnosing`), ``folder``
+        (what the task is about), ``time_limit`` in seconds and ``memory`` in bytes; the answer ``status``, ``reason``,
+        ``suspects``, ``seconds`` (wall time of the child) and, maybe, ``value`` and ``transient``. Models and what they
+        are fitted on lie in the folder, not in the request: this process would hold them in memory for all children.
         """
         self._preload(Path(request["detector"]))
         supervisor = os.fork()
@@ -166,9 +167,9 @@ class ForkServer:
             data = base_memory("VmData") + request["memory"]
             resource.setrlimit(resource.RLIMIT_DATA, (data, data))
             seed()
-            from bugbench.diagnosing import diagnose
+            from bugbench.diagnosing import perform
 
-            text = json.dumps(diagnose(request["detector"], request["knobs"], folder)).encode()
+            text = json.dumps(perform(request, folder)).encode()
             text = len(text).to_bytes(8, "little") + text
             while text:
                 text = text[os.write(ANSWERS, text) :]

@@ -17,6 +17,7 @@ from bugbench.card import Card
 from bugbench.catalogue import Catalogue, Workload
 from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.judging_worker import JUDGE_MEMORY
+from bugbench.learning import LATER, Learning
 from bugbench.names import UnknownName
 from bugbench.plugins import project_folder
 from bugbench.pools import judge_pool, secrets, train_pool
@@ -29,7 +30,7 @@ from bugbench.worker import DEFAULT_MEMORY
 
 @dataclass(frozen=True)
 class Plan:
-    """What one job is to do."""
+    """What one job is to do; in a sweep, detectors that learn judge ``later``, when its cases are all there."""
 
     card: Card
     workloads: Sequence[Workload]
@@ -42,6 +43,7 @@ class Plan:
     train_memory: int = DEFAULT_MEMORY
     judge_memory: int = JUDGE_MEMORY
     isolation: str = "auto"
+    later: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def run_job(
     # so that a twin is seldom trained by two jobs at the same time
     twins.sort(key=lambda run: digest(plan.card.label, store.key(run)))
     outcomes = store.train_all([*runs, *twins], plan.workers, report)
-    return [_finish(case, outcomes, plan, store, bench, catalogue) for case in cases]
+    learning = Learning(plan.results, store, bench, plan.workers, measured_impact)
+    return [_finish(case, outcomes, plan, store, learning, catalogue) for case in cases]
 
 
 def _finish(
@@ -101,7 +104,7 @@ def _finish(
     outcomes: Mapping[str, Outcome | HarnessFailure],
     plan: Plan,
     store: Store,
-    bench: Bench,
+    learning: Learning,
     catalogue: Catalogue,
 ) -> CaseResult:
     """Measure, judge and store a case; a failure on the way costs this case only."""
@@ -110,7 +113,11 @@ def _finish(
     try:
         outcome, twin = outcome_of(case.run, outcomes, store), outcome_of(case.twin, outcomes, store, "healthy twin: ")
         record = record_of(case, outcome, twin, store, catalogue)
-        diagnoses = bench.judge_all([(exhibit(record, store), judge) for judge in plan.judges], plan.workers)
+        if plan.later:
+            judges = [replace(judge, model=LATER) for judge in plan.judges]
+        else:
+            judges = learning.taught(plan.judges, record.workload)
+        diagnoses = learning.bench.judge_all([(exhibit(record, store), judge) for judge in judges], plan.workers)
         verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
         result = CaseResult(case, record, outcome, twin, verdicts)
         log.unlink(missing_ok=True)  # of an attempt that failed

@@ -6,14 +6,17 @@ are named and left as they are; the exit status is then 1.
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 from bugbench.catalogue import Catalogue, load, search_path_of
 from bugbench.integrity import Damaged, warn
 from bugbench.isolation import LEVELS
-from bugbench.job import exhibit, skipped_rows, verdict_rows
+from bugbench.job import exhibit, measured_impact, skipped_rows, verdict_rows
 from bugbench.judging import Bench, Judge
+from bugbench.judging_worker import JUDGE_MEMORY
+from bugbench.learning import Learning
 from bugbench.names import unknown
 from bugbench.pools import isolation_notices, judge_pool, secrets, train_pool
 from bugbench.records import Records, results_folder
@@ -33,7 +36,7 @@ def judges_of(catalogue: Catalogue, names: list[str] | None = None) -> list[Judg
         if name not in catalogue.detectors:
             raise LookupError(unknown("detector", name, catalogue.detectors))
     return [
-        Judge(name, detector.file, detector.access, detector.knobs)
+        Judge(name, detector.file, detector.access, detector.knobs, detector.learns)
         for name, detector in catalogue.detectors.items()
         if not names or name in names
     ]
@@ -47,8 +50,21 @@ def judge_again(
     again: bool,
     seconds: float = 60,
     isolation: str = "auto",
+    memory: int = JUDGE_MEMORY,
+    folders: Collection[str] | None = None,
 ) -> list[str]:
     """Judge every stored case whose trace is still whole; verdicts of other detectors are kept.
+
+    Args:
+        results: where the cases lie.
+        catalogue: for the vocabulary, and whose detectors' verdicts are kept.
+        judges: the detectors.
+        workers: how many judge at a time.
+        again: take no stored diagnosis.
+        seconds: that a diagnosis may take.
+        isolation: how detectors are confined.
+        memory: bytes that a diagnosis may use.
+        folders: judge these cases alone. Those that learn learn from all that are stored.
 
     Returns:
         A line for each case that stays as it is, because it, its trace or its training data is damaged or gone, or its
@@ -58,12 +74,13 @@ def judge_again(
         NotConfined: this machine does not offer the isolation asked for.
     """
     store = Store(results, train_pool(workers))
-    bench = Bench(results, judge_pool(workers, isolation, secrets(catalogue, results)), seconds)
+    bench = Bench(results, judge_pool(workers, isolation, secrets(catalogue, results), memory), seconds)
     if isolation != "auto":
         with bench.pool.borrow() as worker:
             worker.start()
+    learning = Learning(results, store, bench, workers, measured_impact, again)
     records = Records(results)
-    cases = records.read()
+    cases = records.read(folders)
     problems = records.damage(cases)
     old = cases.verdicts.groupby(["workload", "bug", "seed"])
     names = [judge.name for judge in judges]
@@ -72,7 +89,7 @@ def judge_again(
         try:
             if record.skipped is None:
                 store.verify(record.trace_key, record.data)
-                pairs = [(exhibit(record, store), judge) for judge in judges]
+                pairs = [(exhibit(record, store), judge) for judge in learning.taught(judges, record.workload)]
                 rows = verdict_rows(record, judges, bench.judge_all(pairs, workers, again), catalogue.faults)
             else:
                 rows = skipped_rows(record, judges, catalogue.faults)

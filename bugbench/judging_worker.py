@@ -71,7 +71,9 @@ class JudgingWorker(Worker):
             self._placed[wanted] = folder
         return self._placed[wanted]
 
-    def diagnose(self, detector: Path, knobs: Mapping[str, Any], folder: Path, time_limit: float) -> dict[str, Any]:
+    def diagnose(
+        self, detector: Path, knobs: Mapping[str, Any], folder: Path, time_limit: float, task: str = "diagnose"
+    ) -> dict[str, Any]:
         """Return the answer that :meth:`bugbench.fork_server.ForkServer.diagnose` tells of, with ``isolation``.
 
         Raises:
@@ -79,7 +81,7 @@ class JudgingWorker(Worker):
             NotConfined: it cannot be started.
         """
         self._started()
-        request = {"detector": str(self._staged(detector)), "knobs": dict(knobs), "folder": str(folder)}
+        request = {"task": task, "detector": str(self._staged(detector)), "knobs": dict(knobs), "folder": str(folder)}
         answer = self.call(request | {"time_limit": time_limit}, time_limit + GRACE_SECONDS)
         return answer | {"isolation": self.level}
 

@@ -111,7 +111,7 @@ def _judging_here(request: dict[str, Any], progress: Progress) -> dict[str, Any]
             raise OSError(f"isolation by {request['level']} needs Linux")
         return {"level": "process"}
     diagnosing = importlib.import_module("bugbench.diagnosing")
-    return diagnosing.timed_diagnose(request)
+    return diagnosing.timed(request)
 
 
 def _end_with(requests: int) -> None:

@@ -175,7 +175,7 @@ def example_files() -> dict[str, str]:
 
 def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -> None:
     files = example_files()
-    assert len(files) == 5
+    assert len(files) == 6
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,10 +186,32 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     assert rows.loc["flat_loss", "status"] == "ok"
     assert not rows.loc["flat_loss", "alarm"]
     assert rows.loc["oracle", "exact"]
+    assert rows.loc["usual_fall", "status"] == "not_applicable"
+    assert "no case of another workload than iris_mlp is stored" in rows.loc["usual_fall", "reason"]
     choice = ["workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false"]
     project_card = bugbench("bug=lr_too_low", "bug.factor=1e-9", *choice, cwd=tmp_path)
     assert re.search(r"right.*flat_loss.*lr_too_low", project_card)
     assert "linear_net" in bugbench("--search-path", "mine", module="bugbench.catalogue", cwd=tmp_path)
+
+
+def test_detectors_that_learn_judge_at_the_end_of_a_sweep(tmp_path: Path) -> None:
+    """From the cases of all jobs, each workload by a model of the others; `bugbench.judge` finds the same."""
+    for name, text in example_files().items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    settings = ["search_path=[mine]", "detector=[usual_fall,oracle]"]
+    cards = "bug=none,lr_too_low"
+    bugbench("-m", cards, f"workload=iris_mlp,{FAST}", *settings, cwd=tmp_path)
+    board = pd.read_csv(tmp_path / "results" / "leaderboard.csv").set_index("detector")
+    assert board.loc["usual_fall", ["cases", "controls", "not_applicable"]].tolist() == [2, 2, 0]
+    rows = {w: verdicts(tmp_path, "lr_too_low", workload=w).loc["usual_fall"] for w in ("iris_mlp", FAST)}
+    assert all("in 1 healthy runs at most" in row["suspects"] for row in rows.values() if row["alarm"])
+    models = {path.parent.name for path in (tmp_path / "results" / "runs" / "models").glob("*/usual_fall-*.json")}
+    assert models == {"iris_mlp", FAST}
+    bugbench("--search-path", "mine", "--detector", "usual_fall", module="bugbench.judge", cwd=tmp_path)
+    for workload, row in rows.items():
+        pd.testing.assert_series_equal(verdicts(tmp_path, "lr_too_low", workload=workload).loc["usual_fall"], row)
 
 
 def test_missing_results_say_what_to_do(tmp_path: Path) -> None:

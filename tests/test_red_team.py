@@ -45,6 +45,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, catalogue: Catalogue) -> Path
     hydra = home / "results" / "runs" / "jobs" / "today" / "0" / ".hydra"
     hydra.mkdir(parents=True)
     (hydra / "overrides.yaml").write_text(f"- bug={BUG}\n")
+    models = home / "results" / "runs" / "models" / "char_lm"
+    models.mkdir(parents=True)
+    (models / "deepfd-0123.json").write_text(f'{{"rows": [[0.5, {{"fault": "{BUG}"}}]]}}')
     shutil.copytree(TESTS / "attacks", home / "attacks", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "attacks" / "healthy.txt").write_text(workload.source)
     installed = home / "packages" / "bugbench" / "workloads"

@@ -1,6 +1,7 @@
-"""The end of a sweep: collect its cases, build the tables, and say how well the machine was used."""
+"""The end of a sweep: let detectors that learn judge its cases, build the tables, say how well the machine was used."""
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any, ClassVar
 
 from bugbench import atomic
 from bugbench.catalogue import catalogue_of
+from bugbench.judge import judge_again
+from bugbench.judging import Judge
+from bugbench.pools import isolation_notices
 from bugbench.records import Cases, Records
 from bugbench.report import leaderboard
 from bugbench.report.throughput import Throughput
@@ -30,6 +34,7 @@ class Job:
         started, ended: seconds since the epoch.
         workers: training processes it kept, one core each.
         notices: why its detectors were confined less than they could be elsewhere.
+        learners: knobs of the detectors that learn, by name: they judge when all jobs have ended.
     """
 
     cases: list[str]
@@ -38,6 +43,7 @@ class Job:
     ended: float
     workers: int
     notices: list[str] = field(default_factory=list)
+    learners: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         atomic.write(folder / JOB_FILE, json.dumps(asdict(self)) + "\n")
@@ -62,6 +68,7 @@ class Leaderboard(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Take the time, by the results folder's clock too: another machine may keep it."""
         type(self).running = self
+        self.config = config
         self.results, self.folder = Path(config.results), Path(config.hydra.sweep.dir)
         self.search_path = tuple(config.search_path)
         self.started = time.time()
@@ -98,11 +105,30 @@ class Leaderboard(Callback):
             problems = []  # of course there are jobs that left nothing
         problems += [problem for job in jobs for problem in job.problems]
         if listed := sorted({case for job in jobs for case in job.cases}):
+            if not cut_short:
+                problems += self.judge_learned(jobs, listed)
             problems += self._show(jobs, listed, console)
-        for notice in sorted({notice for job in jobs for notice in job.notices}):
+        for notice in sorted({*isolation_notices(), *(notice for job in jobs for notice in job.notices)}):
             console.print(f"[yellow]bugbench:[/] {escape(notice)}", highlight=False, soft_wrap=True)
-        for problem in problems:
+        for problem in dict.fromkeys(problems):
             console.print(f"[yellow]did not run:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+
+    def judge_learned(self, jobs: list[Job], listed: list[str]) -> list[str]:
+        """Let the detectors that learn judge the sweep's cases; return what went wrong."""
+        knobs = {name: values for job in jobs for name, values in job.learners.items()}
+        if not knobs:
+            return []
+        config, limits = self.config, self.config.limits
+        try:
+            catalogue = catalogue_of(self.search_path)
+            declared = [catalogue.detectors[name] for name in knobs]
+            judges = [Judge(d.name, d.file, d.access, knobs[d.name], d.learns) for d in declared]
+            workers, memory = config.workers or os.cpu_count() or 1, int(limits.judge_memory * 2**30)
+            return judge_again(
+                self.results, catalogue, judges, workers, False, limits.judge_seconds, config.isolation, memory, listed
+            )
+        except (LookupError, ValueError, OSError) as error:
+            return [f"the detectors that learn: {error}"]
 
     def _show(self, jobs: list[Job], listed: list[str], console: Console) -> list[str]:
         """Build and print the tables and figures; return what went wrong."""
