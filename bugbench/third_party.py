@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, Trace
 from bugbench.rerun import Probe, StopRun, load_program
+from bugbench.vision_operators import declare_vision_operators
 
 INSTALL = "pip install -c constraints.txt 'bugbench[tools]'"
 OFFLINE = {  # some tools call home when they are imported; a judging process has no network
@@ -33,6 +34,7 @@ def tool(module: str) -> ModuleType:
     """
     os.environ |= OFFLINE
     try:
+        declare_vision_operators()  # several tools import torchvision
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise NotInstalled(f"{INSTALL} ({error})") from error
