@@ -33,4 +33,6 @@ class Mldoct(Detector):
             path.write_text(trace.source)
             findings, _ = lint_script(str(path))
         findings.sort(key=lambda f: f["severity"])  # CRITICAL, ERROR, INFO, WARNING; stable
-        return translate([Message(f["type"], f"{f['severity']} {f['message']}", line=f["line"]) for f in findings], FAULTS)
+        return translate(
+            [Message(f["type"], f"{f['severity']} {f['message']}", line=f["line"]) for f in findings], FAULTS
+        )

@@ -14,9 +14,9 @@ FAULTS = {"over-trained": ["overfit_capacity"], "under-trained": ["too_few_epoch
 class Weightwatcher(Detector):
     """weightwatcher 0.7.7 (PyPI, weightwatcher): the column ``warning`` of ``WeightWatcher(model).analyze()``.
 
-    It looks at the weights after the last training batch of the trace, and at layers with 50 eigenvalues or more, its
-    default: small networks may have none. It warns of an exponent alpha below 2 (over-trained) and above 6
-    (under-trained), and it raises on weights that are not finite.
+    It looks at the weights after the last training batch of the trace, in layers with eight eigenvalues or more, its
+    default, and warns of an exponent alpha below 2 (over-trained) or above 6 (under-trained). It warns of healthy small
+    networks too, and raises on weights that are not finite.
     """
 
     access = {"rerun"}
@@ -34,7 +34,7 @@ class Weightwatcher(Detector):
                 raise NotApplicable("the tool raises on weights that are not finite")
             details = watcher(model=model).analyze(plot=False)
             if not len(details):
-                raise NotApplicable("the tool looks at layers of 50 eigenvalues or more; there is none")
+                raise NotApplicable("the tool looks at layers of eight eigenvalues or more; there is none")
             for row in details.itertuples():
                 messages.append(Message(row.warning, f"alpha {row.alpha:.2f}", row.longname))
         return translate(messages, FAULTS)

@@ -27,7 +27,7 @@ MODULES = {  # detector: the module that its tool is imported as
 }
 OWN_ENVIRONMENTS = ("deepchecks", "traincheck")
 
-PROGRAM = '''\
+PROGRAM = """\
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
@@ -73,7 +73,7 @@ def main(config, run):
             loss = loss_function(outputs, v)
         run.log_batch("val", inputs=u, targets=v, outputs=outputs, loss=loss)
         run.log_metrics("val", loss=loss.item())
-'''
+"""
 
 
 class Programs:
@@ -182,9 +182,17 @@ NOISE = ("    x, y, u, v =", "    y[::5] = torch.randint(10, (len(y[::5]),))\n  
 LEAK = ("    x, y, u, v =", "    x[:, 0] = y\n    x, y, u, v =")
 NO_ZERO_GRAD = ("            optimizer.zero_grad()\n", "")
 NO_EVAL = ("        model.eval()\n", "")
-DIVERGES = ("            loss.backward()", "            loss = loss * 1.2 ** run.steps; run.steps += 1\n            loss.backward()")
 UNKNOWN = ("outputs = model(inputs)", "outputs = model(input_batch)")
-HEALTHY_FOR = ("torchtest2", "cleanlab_datalab", "leakcheck_ml", "leaklens", "torch_audit", "torchdiag", "mldoct", "ruff")
+HEALTHY_FOR = (
+    "torchtest2",
+    "cleanlab_datalab",
+    "leakcheck_ml",
+    "leaklens",
+    "torch_audit",
+    "torchdiag",
+    "mldoct",
+    "ruff",
+)
 KNOWN = [
     ("torchtest2", SOFTMAX, "softmax_dim"),
     ("torchtest2", PARTIAL, "optimizer_partial_params"),
@@ -227,8 +235,19 @@ def test_tool_is_silent_on_the_healthy_program(name, programs, tmp_path):
 
 
 @pytest.mark.tools
-def test_tool_that_looks_for_wide_layers_says_so(programs, tmp_path):
-    narrow = ("nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)", "nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 64)")
-    with pytest.raises(NotApplicable, match="50 eigenvalues"):
-        detector("weightwatcher").diagnose(Trace(shown("weightwatcher", programs.trace(narrow), tmp_path / "t")))
-    detector("weightwatcher").diagnose(Trace(shown("weightwatcher", programs.trace(), tmp_path / "h")))
+def test_weights_that_a_tool_raises_on_are_a_reason(programs, tmp_path):
+    said = detector("weightwatcher").diagnose(Trace(shown("weightwatcher", programs.trace(), tmp_path / "h"))).suspects
+    assert {s.fault for s in said} <= {"overfit_capacity", "too_few_epochs", "lr_too_low"}
+    assert all("alpha" in s.evidence and s.layer for s in said)
+    with pytest.raises(NotApplicable, match="not finite"):
+        detector("weightwatcher").diagnose(Trace(shown("weightwatcher", programs.trace(NAN), tmp_path / "t")))
+
+
+@pytest.mark.tools
+def test_cleanlab_knows_repeated_rows_and_says_the_same_twice(programs, tmp_path):
+    folder = programs.trace(("    x, y, u, v =", "    x[:600] = x[600:1200]; y[:600] = y[600:1200]\n    x, y, u, v ="))
+    trace = Trace(shown("cleanlab_datalab", folder, tmp_path / "t"))
+    first, second = (detector("cleanlab_datalab").diagnose(trace).suspects for _ in range(2))
+    assert [s.fault for s in first] == [s.fault for s in second]  # Datalab writes into the options it is given
+    assert "duplicate_rows" in [s.fault for s in first]
+    assert "1200 issues in 1200 rows" in first[-1].evidence
