@@ -13,7 +13,8 @@ FAULTS = {"TOR001": ["crash"]}  # a function that torch has removed
 class Torchfix(Detector):
     """TorchFix 0.7.0 (PyPI, torchfix), the rules that are on by default: functions that are deprecated or removed.
 
-    None of them is about a fault of training, but for a removed function, which raises. An empty row is its true result.
+    None of them is about a fault of training, but for a removed function, which raises. An empty row is its true
+    result.
     """
 
     access = {"source"}

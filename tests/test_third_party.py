@@ -3,6 +3,7 @@
 The first part runs anywhere. The second, marked ``tools``, needs the tools themselves: ``pytest -m tools``.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -228,7 +229,7 @@ def test_tool_names_what_it_is_known_to_name(name, change, fault, programs, tmp_
 
 
 @pytest.mark.tools
-@pytest.mark.parametrize("name", [*HEALTHY_FOR, "torchfix", "lightning_early_stopping", "lightning_overfit_batches"])
+@pytest.mark.parametrize("name", SILENT)
 def test_tool_is_silent_on_the_healthy_program(name, programs, tmp_path):
     found = detector(name).diagnose(Trace(shown(name, programs.trace(), tmp_path / "t"))).suspects
     assert [(s.fault, s.evidence) for s in found] == []
@@ -251,3 +252,67 @@ def test_cleanlab_knows_repeated_rows_and_says_the_same_twice(programs, tmp_path
     assert [s.fault for s in first] == [s.fault for s in second]  # Datalab writes into the options it is given
     assert "duplicate_rows" in [s.fault for s in first]
     assert "1200 issues in 1200 rows" in first[-1].evidence
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(not (Path(sys.prefix) / "envs" / "deepchecks").exists(), reason="no environment for deepchecks")
+@pytest.mark.parametrize(("change", "fault"), [(OVERLAP, "train_in_validation"), (LEAK, "label_leakage"), (None, None)])
+def test_deepchecks_in_its_own_environment(change, fault, programs, tmp_path):
+    folder = programs.trace(change) if change else programs.trace()
+    found = detector("deepchecks").diagnose(Trace(shown("deepchecks", folder, tmp_path / "t"))).suspects
+    assert [s.fault for s in found][:1] == ([fault] if fault else [])
+
+
+# -- access: of every detector ---------------------------------------------------------------------------------------
+
+GRANTED = {  # access: what it adds to meta.json, metrics.parquet, steps.parquet and error.txt
+    "curves": set(),
+    "tensors": {"layers.parquet"},
+    "data": {"samples.parquet", "batches", "predictions.safetensors"},
+    "source": {"program.py", "config.yaml"},
+    "rerun": {"program.py", "config.yaml", "data"},
+}
+ALWAYS = {"meta.json", "metrics.parquet", "steps.parquet", "error.txt"}
+JUDGED = sorted(set(CATALOGUE.detectors) - {"oracle"})
+
+
+def answer(name: str, folder: Path) -> object:
+    """Return what a detector says: its suspects, or the exception by which it declines."""
+    torch.manual_seed(0)
+    try:
+        return detector(name).diagnose(Trace(folder))
+    except (NotApplicable, NotInstalled) as reason:
+        return f"{type(reason).__name__}: {reason}"
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_detector_reads_nothing_beyond_its_access(name, programs, tmp_path):
+    """What an access does not grant is absent; in its place, garbage is neither opened nor changes the answer."""
+    access = {"curves", *CATALOGUE.detectors[name].access}
+    granted = ALWAYS.union(*(GRANTED[item] for item in access))
+    alone = shown(name, programs.trace(RAW), tmp_path / "alone")
+    assert {path.name for path in alone.iterdir()} <= granted
+    beside = shutil.copytree(alone, tmp_path / "beside")
+    for undeclared in set().union(*GRANTED.values()) - granted:
+        if undeclared in ("batches", "data"):
+            (beside / undeclared).mkdir()
+            (beside / undeclared / "train-0000000.safetensors").write_bytes(b"garbage")
+        else:
+            (beside / undeclared).write_bytes(b"garbage")
+    opened = set()
+
+    def note(event: str, arguments: tuple) -> None:
+        if event == "open" and watching and isinstance(arguments[0], str | os.PathLike):
+            path = Path(arguments[0])
+            if path.is_relative_to(beside) and len(path.parts) > len(beside.parts):
+                opened.add(path.relative_to(beside).parts[0])
+
+    watching = False
+    sys.addaudithook(note)  # for good: it notes nothing when it is not watching
+    expected = answer(name, alone)
+    watching = True
+    try:
+        assert answer(name, beside) == expected
+    finally:
+        watching = False
+    assert opened <= granted
