@@ -17,9 +17,9 @@ FAULTS = {"NON_FINITE_METRIC": ["numerics"]}
 class LightningEarlyStopping(Detector):
     """Lightning 2.6.6, the callback ``EarlyStopping(check_finite=True)`` on the recorded losses.
 
-    Lightning's ``Trainer`` plays the run's losses to the callback, epoch by epoch: the mean of the training batches, and
-    the validation loss that the program reports. A loss that is not finite is the one fault that it tells of. That the
-    metric no longer improves (``patience``) is how training is meant to end, so no fault.
+    Lightning's ``Trainer`` plays the run's losses to the callback, epoch by epoch: the mean of the training batches,
+    and the validation loss that the program reports. A loss that is not finite is the one fault that it tells of. That
+    the metric no longer improves (``patience``) is how training is meant to end, so no fault.
     """
 
     access = {"curves"}

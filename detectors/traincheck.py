@@ -16,8 +16,8 @@ class Traincheck(Detector):
     It infers invariants from instrumented runs of two or more healthy reference scripts, and reports those that another
     run violates. A detector is given no healthy version of the program that it judges, and invariants of other programs
     name learning rates and layers of theirs. An instrumented run takes 80 to 170 times as long: minutes, where a
-    diagnosis has one. Tried by hand with two references of the same program, it names a missing zero_grad, frozen layers
-    and NaN. It has an environment of its own, as ``deepchecks`` does.
+    diagnosis has one. Tried by hand with two references of the same program, it names a missing zero_grad, frozen
+    layers and NaN. It has an environment of its own, as ``deepchecks`` does.
     """
 
     access = {"source", "rerun"}

@@ -184,15 +184,9 @@ LEAK = ("    x, y, u, v =", "    x[:, 0] = y\n    x, y, u, v =")
 NO_ZERO_GRAD = ("            optimizer.zero_grad()\n", "")
 NO_EVAL = ("        model.eval()\n", "")
 UNKNOWN = ("outputs = model(inputs)", "outputs = model(input_batch)")
-HEALTHY_FOR = (
-    "torchtest2",
-    "cleanlab_datalab",
-    "leakcheck_ml",
-    "leaklens",
-    "torch_audit",
-    "torchdiag",
-    "mldoct",
-    "ruff",
+SILENT = (
+    *("torchtest2", "cleanlab_datalab", "leakcheck_ml", "leaklens", "torch_audit", "torchdiag", "mldoct", "ruff"),
+    *("torchfix", "lightning_early_stopping", "lightning_overfit_batches"),
 )
 KNOWN = [
     ("torchtest2", SOFTMAX, "softmax_dim"),
