@@ -1,4 +1,4 @@
-"""What the adapters of third-party tools share: import one, follow a run with it, collect its data, translate its words.
+"""What the adapters of third-party tools share: import one, follow a run, collect its data, translate what it says.
 
 An adapter says nothing of its own. The tool judges with its published defaults; a table in the adapter's file maps the
 tool's rules to faults, and the evidence is the tool's message. Where a message names causes, they are the suspects in
@@ -70,7 +70,8 @@ def translate(messages: Iterable[Message], faults: Mapping[str, Sequence[str]]) 
     """Return the suspects of messages, most important first, as ``faults`` says.
 
     A key of ``faults`` is a rule, or a rule and words of its message: "loss: not connected". The first key that fits
-    is taken; a message that fits none names no fault of the vocabulary. A fault is suspected once, by its first message.
+    is taken; a message that fits none names no fault of the vocabulary. A fault is suspected once, by its first
+    message.
     """
     suspects: dict[str, Suspect] = {}
     for message in messages:

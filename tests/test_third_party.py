@@ -145,7 +145,7 @@ def test_a_missing_environment_is_a_reason(name, programs, tmp_path, monkeypatch
 @pytest.mark.parametrize("name", [*MODULES, "anomaly_mode", *OWN_ENVIRONMENTS])
 def test_tables_hold_faults_of_the_vocabulary(name):
     module = sys.modules[type(detector(name)).__module__]
-    known = {*CATALOGUE.faults, *(fault.family for fault in CATALOGUE.faults.values())}
+    known = {*CATALOGUE.faults, *(fault["family"] for fault in CATALOGUE.faults.values())}
     assert {fault for faults in module.FAULTS.values() for fault in faults} <= known
 
 
@@ -280,8 +280,9 @@ def answer(name: str, folder: Path) -> object:
 
 
 @pytest.mark.parametrize("name", JUDGED)
-def test_detector_reads_nothing_beyond_its_access(name, programs, tmp_path):
+def test_detector_reads_nothing_beyond_its_access(name, programs, tmp_path, monkeypatch):
     """What an access does not grant is absent; in its place, garbage is neither opened nor changes the answer."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # as in a judging process
     access = {"curves", *CATALOGUE.detectors[name].access}
     granted = ALWAYS.union(*(GRANTED[item] for item in access))
     alone = shown(name, programs.trace(RAW), tmp_path / "alone")
