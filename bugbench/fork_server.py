@@ -72,6 +72,9 @@ class ForkServer:
             seccomp.check()
         if self.level == "namespaces":
             namespaces.enter([*view.readable, self.desk], view.hidden, [SCRATCH, TRACE])
+            tempfile.tempdir = str(
+                SCRATCH
+            )  # asked for at import by packages that torch loads where it finds them (dill)
         elif self.level == "landlock":
             if not landlock.version():
                 raise OSError("this kernel has no Landlock")

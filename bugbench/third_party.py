@@ -1,0 +1,244 @@
+"""What the adapters of third-party tools share: import one, follow a run, collect its data, translate what it says.
+
+An adapter says nothing of its own. The tool judges with its published defaults; a table in the adapter's file maps the
+tool's rules to faults, and the evidence is the tool's message. Where a message names causes, they are the suspects in
+the order in which it names them; where it names a symptom only, the suspect is a family.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, Trace
+from bugbench.rerun import Probe, StopRun, load_program
+from bugbench.vision_operators import declare_vision_operators
+
+INSTALL = "pip install -c constraints.txt 'bugbench[tools]'"
+OFFLINE = {  # some tools call home when they are imported; a judging process has no network
+    **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"},
+    **{"TQDM_DISABLE": "1", "NO_COLOR": "1"},
+}
+
+
+def tool(module: str) -> ModuleType:
+    """Import a module of a third-party tool.
+
+    Raises:
+        NotInstalled: it, or something that it needs, is missing.
+    """
+    os.environ |= OFFLINE
+    try:
+        declare_vision_operators()  # several tools import torchvision
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise NotInstalled(f"{INSTALL} ({error})") from error
+
+
+def own_interpreter(name: str, python: str, packages: str) -> Path:
+    """Return the Python of the environment that a tool has for itself: ``python``, or the one at its usual place.
+
+    The usual place is ``envs/<name>`` below this Python's own prefix, which a judging process may read.
+
+    Raises:
+        NotInstalled: there is none; the text says how to make it.
+    """
+    folder = Path(sys.prefix) / "envs" / name
+    path = Path(python) if python else folder / "bin" / "python"
+    if not path.exists():
+        make = f"{sys.executable} -m venv {folder} && {folder}/bin/pip install {packages}"
+        raise NotInstalled(f"no interpreter at {path}: {make}")
+    return path
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a tool said: the id of its rule, its words, and the layer or line it names."""
+
+    rule: str
+    text: str
+    layer: str | None = None
+    line: int | None = None
+
+
+def translate(messages: Iterable[Message], faults: Mapping[str, Sequence[str]]) -> Diagnosis:
+    """Return the suspects of messages, most important first, as ``faults`` says.
+
+    A key of ``faults`` is a rule, or a rule and words of its message: "loss: not connected". The first key that fits
+    is taken; a message that fits none names no fault of the vocabulary. A fault is suspected once, by its first
+    message.
+    """
+    suspects: dict[str, Suspect] = {}
+    for message in messages:
+        for fault in _meaning(message, faults):
+            if fault not in suspects:
+                confidence, evidence = 0.9 / (len(suspects) + 1), f"{message.rule}: {message.text}"
+                suspects[fault] = Suspect(fault, confidence, evidence, message.line, message.layer)
+    return Diagnosis(suspects.values())
+
+
+def _meaning(message: Message, faults: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    for key, meant in faults.items():
+        rule, _, words = key.partition(": ")
+        if rule == message.rule and words in message.text:
+            return meant
+    return ()
+
+
+class Following(Probe):
+    """A probe that ends a rerun where the trace ends, so that no alarm is dated before its evidence."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.steps = len(trace.train_steps())
+        self.seen = 0
+        self.watched: list[tuple[Any, Any]] = []
+
+    def watch(self, model: Any, optimizer: Any = None, name: str = "") -> None:
+        self.watched.append((model, optimizer))
+        self.on_watch(model, optimizer)
+
+    def log_batch(self, split: str, **tensors: Any) -> None:
+        self.on_batch(split, tensors)
+        if split == "train":
+            self.seen += 1
+            if self.seen == self.steps:
+                raise StopRun
+
+    def on_watch(self, model: Any, optimizer: Any) -> None:
+        """Receive a model with its optimizer before training."""
+
+    def on_batch(self, split: str, tensors: Mapping[str, Any]) -> None:
+        """Receive what the program logs of a batch."""
+
+
+def follow(trace: Trace, probe: Any) -> None:
+    """Run the program of ``trace`` again under a probe. An error is the tool's own if the recorded run had none.
+
+    Raises:
+        NotApplicable: the program raises before it has trained on a batch.
+    """
+    try:
+        trace.rerun(probe)
+    except Exception as error:
+        if trace.error is None:
+            raise
+        if not probe.seen:
+            last = ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
+            raise NotApplicable(f"the program raises before it has trained on a batch: {last}") from error
+
+
+def only_model(probe: Following) -> tuple[Any, Any]:
+    """Return the watched model and its optimizer.
+
+    Raises:
+        NotApplicable: there are several, or none, or no optimizer.
+    """
+    watched = [(model, optimizer) for model, optimizer in probe.watched if optimizer is not None]
+    if not watched or len({id(model) for model, _ in probe.watched}) != 1:
+        raise NotApplicable(f"the tool checks one model with its optimizer; the program watches {len(probe.watched)}")
+    return watched[-1]
+
+
+def loss_of(trace: Trace, outputs: Any, targets: Any) -> Any:
+    """Return the loss as a user would hand it to a tool: torch's cross-entropy if that is what the program computes.
+
+    Else it is the program's own ``loss_function(outputs, targets)``, and None if it has none that takes these two.
+    """
+    import torch.nn.functional as F
+
+    own = getattr(load_program(trace.folder / "program.py"), "loss_function", None)
+    value = _loss(own, outputs, targets)
+    if value is None:
+        return None
+    usual = _loss(F.cross_entropy, outputs, targets)
+    return F.cross_entropy if usual is not None and np.isclose(usual, value, rtol=1e-5, equal_nan=True) else own
+
+
+def _loss(function: Any, outputs: Any, targets: Any) -> float | None:
+    try:
+        value = function(outputs.detach().clone().requires_grad_(), targets)
+        return float(value)
+    except Exception:  # another signature, other targets: any error says that this is not how it is called
+        return None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a split in the order of the loader: a row of features for each, and its label if it has one."""
+
+    features: np.ndarray
+    labels: np.ndarray | None
+
+
+class _FirstEpoch(Probe):
+    def __init__(self, trace: Trace) -> None:
+        first = trace.steps[trace.steps["epoch"] == 0]
+        self.left = first["split"].value_counts().to_dict()
+        self.batches: dict[str, list[tuple[Any, Any]]] = {}
+        self.seen = 0
+
+    def log_batch(self, split: str, **tensors: Any) -> None:
+        if self.left.get(split, 0):
+            self.left[split] -= 1
+            self.seen += 1
+            inputs, targets = (tensors.get("samples", tensors["inputs"])), tensors["targets"]
+            self.batches.setdefault(split, []).append((_array(inputs), _array(targets)))
+        if not any(self.left.values()):
+            raise StopRun
+
+
+def _array(value: Any) -> Any:
+    return value.detach().cpu().numpy().copy() if hasattr(value, "detach") else value
+
+
+def first_epoch(trace: Trace) -> dict[str, Samples]:
+    """Return the samples of each split in the first epoch, before random augmentation where the program logs them.
+
+    Raises:
+        NotApplicable: the program raises at once, or its inputs are no arrays of one shape.
+    """
+    probe = _FirstEpoch(trace)
+    follow(trace, probe)
+    splits = {}
+    for split, batches in probe.batches.items():
+        inputs = [x for x, _ in batches]
+        if any(not isinstance(x, np.ndarray) or x.ndim == 0 for x in inputs) or len({x.shape[1:] for x in inputs}) != 1:
+            raise NotApplicable("a table has one row of numbers for each sample; the inputs are no arrays of one shape")
+        features = np.concatenate([x.reshape(len(x), -1) for x in inputs])
+        labels = [y.reshape(-1) for x, y in batches if isinstance(y, np.ndarray) and y.size == len(x)]
+        splits[split] = Samples(features, np.concatenate(labels) if len(labels) == len(batches) else None)
+    if "train" not in splits:
+        raise NotApplicable("the program logs no training batch")
+    return splits
+
+
+def validation(splits: Mapping[str, Samples]) -> Samples | None:
+    """Return the samples that the program evaluates on: "val" if there is one of that name."""
+    others = [split for split in sorted(splits) if split != "train"]
+    return splits.get("val", splits[others[0]] if others else None)
+
+
+def tables(trace: Trace) -> tuple[Any, Any, str | None]:
+    """Return the first epoch as data frames of training and validation (or None), and the name of the target's column.
+
+    Raises:
+        NotApplicable: see :func:`first_epoch`.
+    """
+    import pandas as pd
+
+    splits = first_epoch(trace)
+    frames = []
+    for samples in (splits["train"], validation(splits)):
+        if samples is None:
+            frames.append(None)
+            continue
+        frame = pd.DataFrame(samples.features, columns=[f"x{i}" for i in range(samples.features.shape[1])])
+        if samples.labels is not None:
+            frame["target"] = samples.labels
+        frames.append(frame)
+    return frames[0], frames[1], "target" if "target" in frames[0] else None

@@ -1,0 +1,54 @@
+"""torch.autograd's anomaly mode: which backward function is the first to return NaN?"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from bugbench.detector import HEALTHY, Detector, Diagnosis, NotApplicable, Trace
+from bugbench.third_party import Following, Message, translate
+
+FAULTS = {  # the backward function that returned NaN
+    **{"LogBackward": ["log_of_zero"], "Log2Backward": ["log_of_zero"], "Log10Backward": ["log_of_zero"]},
+    **{"XlogyBackward": ["log_of_zero"], "ExpBackward": ["exp_overflow"], "SqrtBackward": ["sqrt_grad_at_zero"]},
+    **{"NormBackward": ["sqrt_grad_at_zero"], "LinalgVectorNormBackward": ["sqrt_grad_at_zero"]},
+    **{"StdBackward": ["sqrt_grad_at_zero"], "DivBackward": ["divide_by_zero_std"]},
+    "other": ["numerics"],
+}
+
+
+@dataclass
+class AnomalyMode(Detector):
+    """``torch.autograd.set_detect_anomaly(True)`` for the whole run (torch's documentation, "Anomaly detection").
+
+    Its error names the backward function that returned NaN first, and its warning the line of the forward call. The
+    function says which operation left its domain; where that is no operation of a known fault, the answer is the family
+    ``numerics``. NaN in the forward pass alone, and infinite values, are not looked for.
+    """
+
+    access = {"rerun"}
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                trace.rerun(_Anomaly(trace))
+            except Exception as error:
+                named = re.search(r"Function '(\w+?)\d*' returned nan values", str(error))
+                if not named:
+                    reason = f"the program raises {type(error).__name__}, which is no anomaly of its gradients"
+                    raise NotApplicable(reason) from error
+            else:
+                return HEALTHY
+            finally:
+                torch.autograd.set_detect_anomaly(False)
+        forward = "".join(str(w.message) for w in caught if "Traceback of forward call" in str(w.message))
+        lines = re.findall(r'program\.py", line (\d+)', forward)
+        rule = named[1] if named[1] in FAULTS else "other"
+        return translate([Message(rule, named[0], line=int(lines[-1]) if lines else None)], FAULTS)
+
+
+class _Anomaly(Following):
+    def on_watch(self, model: Any, optimizer: Any) -> None:
+        torch.autograd.set_detect_anomaly(True)

@@ -1,0 +1,103 @@
+"""Lightning's overfit_batches: can the model learn one batch by heart?"""
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
+from bugbench.rerun import StopRun
+from bugbench.third_party import Following, Message, follow, loss_of, only_model, tool, translate
+
+FAULTS = {"overfit_batches: raises": ["crash"], "overfit_batches": ["model", "loss", "optimizer"]}
+
+
+@dataclass
+class LightningOverfitBatches(Detector):
+    """Lightning 2.6.6, ``Trainer(overfit_batches=1)``: training on the first batch alone, in a ``LightningModule``.
+
+    The program runs up to its first training batch; its model, loss and optimizer, taken back to where they began, are
+    then trained by Lightning. Lightning's documentation ("Debug your model": a model that cannot over-fit a few samples
+    has a bug) leaves the verdict to the reader. It is that of torchtest2 0.1.0 for the same check: within 200 ``steps``
+    the loss falls to a tenth of what it was (``ratio``). The symptom names no fault, so the suspects are families.
+    """
+
+    access = {"rerun"}
+    steps: int = 200
+    ratio: float = 0.1
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        lightning = tool("lightning.pytorch")
+        run = _Beginning(trace)
+        follow(trace, run)
+        model, optimizer = only_model(run)
+        if run.arguments is None or not isinstance(run.outputs, torch.Tensor):
+            raise NotApplicable("the model is not called before the first batch is logged, or returns no tensor")
+        loss = loss_of(trace, run.outputs, run.targets)
+        if loss is None:
+            raise NotApplicable("the program has no loss_function(outputs, targets)")
+        model.load_state_dict(run.state)
+        optimizer.load_state_dict(run.optimizer_state)
+        model.train()
+        losses: list[float] = []
+
+        class Module(lightning.LightningModule):  # type: ignore[name-defined,misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def training_step(self, batch: Any, number: int) -> Any:
+                (arguments, keywords), targets = batch
+                value = loss(self.model(*arguments, **keywords), targets)
+                losses.append(float(value))
+                return value
+
+            def configure_optimizers(self) -> Any:
+                return optimizer
+
+        batch = [((run.arguments, run.keywords), run.targets)]
+        loader = torch.utils.data.DataLoader(batch, batch_size=None)  # type: ignore[arg-type]
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        )
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _unheard():
+            warnings.simplefilter("ignore")
+            quiet |= {"accelerator": "cpu", "devices": 1, "default_root_dir": folder}
+            lightning.Trainer(overfit_batches=1, max_epochs=self.steps, **quiet).fit(Module(), loader)
+        reached = min((v for v in losses if v == v), default=float("nan"))
+        if reached <= self.ratio * losses[0]:
+            return Diagnosis()
+        said = f"the loss of one batch went from {losses[0]:.4g} to {reached:.4g} at best in {len(losses)} steps"
+        return translate([Message("overfit_batches", said)], FAULTS)
+
+
+def _unheard() -> Any:
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+class _Beginning(Following):
+    """The model and the optimizer as they began, and the first call in training with what came of it."""
+
+    arguments: Any = None
+    outputs: Any = None
+
+    def on_watch(self, model: Any, optimizer: Any) -> None:
+        self.state = {name: value.clone() for name, value in model.state_dict().items()}
+        self.optimizer_state = optimizer.state_dict() if optimizer is not None else {}
+        self.hook = model.register_forward_hook(self._after_forward, with_kwargs=True)
+
+    def _after_forward(self, model: Any, arguments: Any, keywords: Any, outputs: Any) -> None:
+        if torch.is_grad_enabled() and self.arguments is None:
+            self.arguments, self.keywords, self.outputs = arguments, keywords, outputs
+
+    def on_batch(self, split: str, tensors: Mapping[str, Any]) -> None:
+        if split == "train":
+            self.targets = tensors["targets"]
+            self.hook.remove()
+            raise StopRun

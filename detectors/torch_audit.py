@@ -1,0 +1,64 @@
+"""torch-audit: a linter that audits a model while it trains."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bugbench.detector import Detector, Diagnosis, Trace
+from bugbench.third_party import Following, Message, follow, tool, translate
+
+FAULTS = {  # the causes in the rule's title and remediation, in their order
+    "TA100": ["lr_too_high", "fp16_overflow", "large_init"],
+    "TA102": ["lr_too_high"],
+    "TA103": ["dead_relu"],
+    "TA104": ["step_before_backward", "frozen_layers"],
+    "TA105": ["dead_relu"],
+    "TA300": ["device_mismatch"],
+    "TA301": ["missing_normalization"],
+    "TA302": ["zero_inputs"],
+    "TA303": ["swapped_axes"],
+    "TA304": ["batch_size_one"],
+    "TA305": ["token_out_of_range"],
+    "TA405": ["zero_init"],
+    "TA500": ["model"],
+    "TA501": ["shared_module"],
+}
+PERFORMANCE = {"TA200", "TA201", "TA202", "TA203"}
+
+
+@dataclass
+class TorchAudit(Detector):
+    """torch-audit 0.3.0 (PyPI, torch-audit): ``autopatch`` of each watched model, audited every ``every`` steps.
+
+    The tool's default is every thousandth step, more than these runs have. Its hints on performance (TA2xx: tensor
+    cores, memory layout, precision) are switched off by the tool's own ``ignore_rules``; without that every program has
+    some. Advice on style (AdamW, weight decay on biases, biases before a norm, even kernels) is no fault. A rule is
+    told once, by its first finding; errors rank above warnings, warnings above information.
+    """
+
+    access = {"rerun"}
+    every: int = 10
+
+    def diagnose(self, trace: Trace) -> Diagnosis:
+        run = _Audited(trace, tool("torch_audit").autopatch, self.every)
+        follow(trace, run)
+        found: dict[str, Any] = {}
+        for auditor in run.auditors:
+            for finding in auditor.finish(report=False).findings:
+                found.setdefault(finding.rule_id, finding)
+            auditor.unpatch()
+        ranked = sorted(found.values(), key=lambda f: f.severity, reverse=True)  # stable
+        return translate(
+            [Message(f.rule_id, f"{f.severity.value} {f.message} (step {f.step})", f.module_path) for f in ranked],
+            FAULTS,
+        )
+
+
+class _Audited(Following):
+    def __init__(self, trace: Trace, autopatch: Any, every: int) -> None:
+        super().__init__(trace)
+        self.autopatch, self.every = autopatch, every
+        self.auditors: list[Any] = []
+
+    def on_watch(self, model: Any, optimizer: Any) -> None:
+        settings = {"every_n_steps": self.every, "reporters": [], "ignore_rules": PERFORMANCE}
+        self.auditors.append(self.autopatch(model, optimizer=optimizer, **settings))

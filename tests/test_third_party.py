@@ -1,0 +1,313 @@
+"""Third-party tools as detectors: each names what it is known to name on a small broken program, or says what it lacks.
+
+The first part runs anywhere. The second, marked ``tools``, needs the tools themselves: ``pytest -m tools``.
+"""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from bugbench.catalogue import load
+from bugbench.detector import Detector, Diagnosis, NotApplicable, NotInstalled, Trace
+from bugbench.plugins import load_detector
+from bugbench.recorder import Recorder
+from bugbench.rerun import rerun
+from bugbench.third_party import Message, translate
+from bugbench.trace import export
+
+CATALOGUE = load()
+MODULES = {  # detector: the module that its tool is imported as
+    **{"torchtest2": "torchtest2", "cleanlab_datalab": "cleanlab", "leakcheck_ml": "leakcheck", "leaklens": "leaklens"},
+    **{"torch_audit": "torch_audit", "torchdiag": "torchdiag", "torchmortem": "torchmortem", "mldoct": "mldoctor"},
+    **{"trainproof": "trainproof", "lightning_overfit_batches": "lightning", "lightning_early_stopping": "lightning"},
+    **{"weightwatcher": "weightwatcher", "ruff": "ruff", "torchfix": "torchfix"},
+}
+OWN_ENVIRONMENTS = ("deepchecks", "traincheck")
+
+PROGRAM = """\
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def loss_function(outputs, targets):
+    return F.cross_entropy(outputs, targets)
+
+
+def main(config, run):
+    torch.manual_seed(config.seed)
+    images, labels = load_digits(return_X_y=True)
+    order = torch.randperm(len(images))
+    x, y = torch.tensor(images, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
+    x, y, u, v = x[:1200], y[:1200], x[1200:], y[1200:]
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+    run.watch(model, optimizer)
+    for _ in range(config.epochs):
+        model.train()
+        for index in torch.randperm(len(x)).split(64):
+            inputs, targets = x[index], y[index]
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            loss = loss_function(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+        model.eval()
+        with torch.no_grad():
+            outputs = model(u)
+            loss = loss_function(outputs, v)
+        run.log_batch("val", inputs=u, targets=v, outputs=outputs, loss=loss)
+        run.log_metrics("val", loss=loss.item())
+"""
+
+
+class Programs:
+    """Records the program above with some of its text replaced, once for each set of replacements."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.made: dict[tuple, Path] = {}
+
+    def trace(self, *changes: tuple[str, str], lr: float = 0.001, epochs: int = 2) -> Path:
+        key = (changes, lr, epochs)
+        if key not in self.made:
+            folder = self.made[key] = self.home / str(len(self.made))
+            source = PROGRAM
+            for old, new in changes:
+                assert old in source
+                source = source.replace(old, new)
+            (folder / "data").mkdir(parents=True)
+            (folder / "program.py").write_text(source)
+            (folder / "config.yaml").write_text(f"{{seed: 3, lr: {lr}, epochs: {epochs}}}\n")
+            recorder, error = Recorder(folder, task="classification", classes=10), None
+            try:
+                rerun(folder, recorder, {})
+            except Exception as raised:  # as the harness does
+                error = f"{type(raised).__name__}: {raised}"
+            recorder.finish(error=error)
+        return self.made[key]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    torch.set_num_threads(1)
+    return Programs(tmp_path_factory.mktemp("programs"))
+
+
+def detector(name: str, **knobs) -> Detector:
+    return load_detector(CATALOGUE.detectors[name].file)(**knobs)
+
+
+def shown(name: str, folder: Path, place: Path) -> Path:
+    """Return a copy of a trace with nothing but what the detector's access grants."""
+    access = CATALOGUE.detectors[name].access
+    export(folder, place, access)
+    if "rerun" in access:
+        shutil.copytree(folder / "data", place / "data")
+    return place
+
+
+# -- anywhere --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_missing_tool_is_a_reason(name, programs, tmp_path, monkeypatch):
+    for module in [m for m in sys.modules if m.split(".")[0] == MODULES[name]]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, MODULES[name], None)  # an import of it fails as if it were not there
+    with pytest.raises(NotInstalled, match=re.escape("pip install -c constraints.txt 'bugbench[tools]'")):
+        detector(name).diagnose(Trace(shown(name, programs.trace(), tmp_path / "trace")))
+
+
+@pytest.mark.parametrize("name", OWN_ENVIRONMENTS)
+def test_a_missing_environment_is_a_reason(name, programs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(NotInstalled, match=rf"-m venv {tmp_path}/envs/{name} && .*pip install .*{name}=="):
+        detector(name).diagnose(Trace(shown(name, programs.trace(), tmp_path / "trace")))
+
+
+@pytest.mark.parametrize("name", [*MODULES, "anomaly_mode", *OWN_ENVIRONMENTS])
+def test_tables_hold_faults_of_the_vocabulary(name):
+    module = sys.modules[type(detector(name)).__module__]
+    known = {*CATALOGUE.faults, *(fault["family"] for fault in CATALOGUE.faults.values())}
+    assert {fault for faults in module.FAULTS.values() for fault in faults} <= known
+
+
+def test_messages_become_suspects_in_their_order():
+    faults = {"a: very bad": ["nan_inputs"], "a": ["data", "nan_inputs"], "b": ["lr_too_high"]}
+    said = [Message("c", "unknown"), Message("a", "bad", layer="head"), Message("a", "very bad"), Message("b", "worse")]
+    found = translate(said, faults).suspects
+    assert [s.fault for s in found] == ["data", "nan_inputs", "lr_too_high"]
+    assert [s.evidence for s in found] == ["a: bad", "a: bad", "b: worse"]
+    assert [s.layer for s in found] == ["head", "head", None]
+    assert [s.confidence for s in found] == pytest.approx([0.9, 0.45, 0.3])
+
+
+def test_anomaly_mode_names_function_and_line(programs, tmp_path):
+    broken = ("F.cross_entropy(outputs, targets)", "(outputs.sum() * 0).sqrt() + F.cross_entropy(outputs, targets)")
+    folder = programs.trace(broken)
+    (found,) = detector("anomaly_mode").diagnose(Trace(shown("anomaly_mode", folder, tmp_path / "t"))).suspects
+    assert found.fault == "sqrt_grad_at_zero" or found.fault == "numerics"
+    assert "SqrtBackward0" in found.evidence or "MulBackward0" in found.evidence
+    assert PROGRAM.splitlines()[found.line - 1].strip() == "return F.cross_entropy(outputs, targets)"
+    healthy = shown("anomaly_mode", programs.trace(), tmp_path / "h")
+    assert detector("anomaly_mode").diagnose(Trace(healthy)) == Diagnosis()
+
+
+# -- with the tools --------------------------------------------------------------------------------------------------
+
+SOFTMAX = ("return self.head(self.features(x))", "return self.head(self.features(x)).softmax(dim=0)")
+PARTIAL = ("Adam(model.parameters()", "Adam(model.head.parameters()")
+RAW = ("[order] / 16", "[order] * 256")
+NAN = ("    x, y, u, v =", "    x[5::50, 3] = float('nan')\n    x, y, u, v =")
+DEAD = ("    optimizer =", "    nn.init.constant_(model.features[0].bias, -100)\n    optimizer =")
+SORTED = ("torch.randperm(len(x)).split", "y.argsort().split")
+OVERLAP = ("x[1200:], y[1200:]", "x[600:], y[600:]")
+NOISE = ("    x, y, u, v =", "    y[::5] = torch.randint(10, (len(y[::5]),))\n    x, y, u, v =")
+LEAK = ("    x, y, u, v =", "    x[:, 0] = y\n    x, y, u, v =")
+NO_ZERO_GRAD = ("            optimizer.zero_grad()\n", "")
+NO_EVAL = ("        model.eval()\n", "")
+UNKNOWN = ("outputs = model(inputs)", "outputs = model(input_batch)")
+SILENT = (
+    *("torchtest2", "cleanlab_datalab", "leakcheck_ml", "leaklens", "torch_audit", "torchdiag", "mldoct", "ruff"),
+    *("torchfix", "lightning_early_stopping", "lightning_overfit_batches"),
+)
+KNOWN = [
+    ("torchtest2", SOFTMAX, "softmax_dim"),
+    ("torchtest2", PARTIAL, "optimizer_partial_params"),
+    ("torchtest2", RAW, "missing_normalization"),
+    ("torchtest2", DEAD, "dead_relu"),
+    ("cleanlab_datalab", NOISE, "label_noise"),
+    ("cleanlab_datalab", SORTED, "unshuffled_loader"),
+    ("cleanlab_datalab", OVERLAP, "train_in_validation"),
+    ("cleanlab_datalab", NAN, "nan_inputs"),
+    ("leakcheck_ml", OVERLAP, "train_in_validation"),
+    ("leakcheck_ml", LEAK, "label_leakage"),
+    ("leaklens", OVERLAP, "train_in_validation"),
+    ("leaklens", LEAK, "label_leakage"),
+    ("torch_audit", RAW, "missing_normalization"),
+    ("torch_audit", DEAD, "dead_relu"),
+    ("torchdiag", DEAD, "dead_relu"),
+    ("torchmortem", DEAD, "dead_relu"),
+    ("trainproof", NAN, "numerics"),
+    ("lightning_early_stopping", NAN, "numerics"),
+    ("lightning_overfit_batches", NAN, "model"),
+    ("mldoct", NO_ZERO_GRAD, "missing_zero_grad"),
+    ("mldoct", NO_EVAL, "train_mode_in_eval"),
+    ("ruff", UNKNOWN, "crash"),
+]
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(("name", "change", "fault"), KNOWN)
+def test_tool_names_what_it_is_known_to_name(name, change, fault, programs, tmp_path):
+    found = detector(name).diagnose(Trace(shown(name, programs.trace(change), tmp_path / "t"))).suspects
+    assert fault in [s.fault for s in found]
+    assert all(s.evidence for s in found)
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("name", SILENT)
+def test_tool_is_silent_on_the_healthy_program(name, programs, tmp_path):
+    found = detector(name).diagnose(Trace(shown(name, programs.trace(), tmp_path / "t"))).suspects
+    assert [(s.fault, s.evidence) for s in found] == []
+
+
+@pytest.mark.tools
+def test_weights_that_a_tool_raises_on_are_a_reason(programs, tmp_path):
+    said = detector("weightwatcher").diagnose(Trace(shown("weightwatcher", programs.trace(), tmp_path / "h"))).suspects
+    assert {s.fault for s in said} <= {"overfit_capacity", "too_few_epochs", "lr_too_low"}
+    assert all("alpha" in s.evidence and s.layer for s in said)
+    with pytest.raises(NotApplicable, match="not finite"):
+        detector("weightwatcher").diagnose(Trace(shown("weightwatcher", programs.trace(NAN), tmp_path / "t")))
+
+
+@pytest.mark.tools
+def test_cleanlab_knows_repeated_rows_and_says_the_same_twice(programs, tmp_path):
+    folder = programs.trace(("    x, y, u, v =", "    x[:600] = x[600:1200]; y[:600] = y[600:1200]\n    x, y, u, v ="))
+    trace = Trace(shown("cleanlab_datalab", folder, tmp_path / "t"))
+    first, second = (detector("cleanlab_datalab").diagnose(trace).suspects for _ in range(2))
+    assert [s.fault for s in first] == [s.fault for s in second]  # Datalab writes into the options it is given
+    assert "duplicate_rows" in [s.fault for s in first]
+    assert "1200 issues in 1200 rows" in first[-1].evidence
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(not (Path(sys.prefix) / "envs" / "deepchecks").exists(), reason="no environment for deepchecks")
+@pytest.mark.parametrize(("change", "fault"), [(OVERLAP, "train_in_validation"), (LEAK, "label_leakage"), (None, None)])
+def test_deepchecks_in_its_own_environment(change, fault, programs, tmp_path):
+    folder = programs.trace(change) if change else programs.trace()
+    found = detector("deepchecks").diagnose(Trace(shown("deepchecks", folder, tmp_path / "t"))).suspects
+    assert [s.fault for s in found][:1] == ([fault] if fault else [])
+
+
+# -- access: of every detector ---------------------------------------------------------------------------------------
+
+GRANTED = {  # access: what it adds to meta.json, metrics.parquet, steps.parquet and error.txt
+    "curves": set(),
+    "tensors": {"layers.parquet"},
+    "data": {"samples.parquet", "batches", "predictions.safetensors"},
+    "source": {"program.py", "config.yaml"},
+    "rerun": {"program.py", "config.yaml", "data"},
+}
+ALWAYS = {"meta.json", "metrics.parquet", "steps.parquet", "error.txt"}
+JUDGED = sorted(set(CATALOGUE.detectors) - {"oracle"})
+
+
+def answer(name: str, folder: Path) -> object:
+    """Return what a detector says: its suspects, or the exception by which it declines."""
+    torch.manual_seed(0)
+    try:
+        return detector(name).diagnose(Trace(folder))
+    except (NotApplicable, NotInstalled) as reason:
+        return f"{type(reason).__name__}: {reason}"
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_detector_reads_nothing_beyond_its_access(name, programs, tmp_path, monkeypatch):
+    """What an access does not grant is absent; in its place, garbage is neither opened nor changes the answer."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # as in a judging process
+    access = {"curves", *CATALOGUE.detectors[name].access}
+    granted = ALWAYS.union(*(GRANTED[item] for item in access))
+    alone = shown(name, programs.trace(RAW), tmp_path / "alone")
+    assert {path.name for path in alone.iterdir()} <= granted
+    beside = shutil.copytree(alone, tmp_path / "beside")
+    for undeclared in set().union(*GRANTED.values()) - granted:
+        if undeclared in ("batches", "data"):
+            (beside / undeclared).mkdir()
+            (beside / undeclared / "train-0000000.safetensors").write_bytes(b"garbage")
+        else:
+            (beside / undeclared).write_bytes(b"garbage")
+    opened = set()
+
+    def note(event: str, arguments: tuple) -> None:
+        if event == "open" and watching and isinstance(arguments[0], str | os.PathLike):
+            path = Path(arguments[0])
+            if path.is_relative_to(beside) and len(path.parts) > len(beside.parts):
+                opened.add(path.relative_to(beside).parts[0])
+
+    watching = False
+    sys.addaudithook(note)  # for good: it notes nothing when it is not watching
+    expected = answer(name, alone)
+    watching = True
+    try:
+        assert answer(name, beside) == expected
+    finally:
+        watching = False
+    assert opened <= granted
