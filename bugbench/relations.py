@@ -8,6 +8,7 @@ relation is stated to be right: which of them hold wherever a program is healthy
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -79,16 +80,24 @@ def _calls(trace: Trace) -> Relations:
 
     for a, b in permutations(CALLS, 2):
         name = f"a batch with {a} has {b}"
-        yield from check(name, {a}, lambda calls, b=b: b in calls, f"batches with {a} and without {b}")
+        yield from check(name, {a}, partial(_has, b), f"batches with {a} and without {b}")
         name = f"{a} comes before {b}"
-        holds = lambda calls, a=a, b=b: calls.index(a) < calls.index(b)  # noqa: E731
-        yield from check(name, {a, b}, holds, f"batches in which the first {b} comes before the first {a}")
+        what = f"batches in which the first {b} comes before the first {a}"
+        yield from check(name, {a, b}, partial(_before, a, b), what)
     name = "no zero_grad between backward and step"
     yield from check(name, {"backward", "step"}, _undisturbed, "batches with a zero_grad there")
     evaluation = trace.steps[trace.steps["split"] != "train"]
     for call in ("zero_grad", "backward", "step"):
         lacks = ~evaluation["order"].fillna("").str.contains(rf"\b{call}\b")
         yield from _always(f"no {call} in evaluation", evaluation, lacks, f"evaluation batches with {call}")
+
+
+def _has(call: str, calls: list[str]) -> bool:
+    return call in calls
+
+
+def _before(a: str, b: str, calls: list[str]) -> bool:
+    return calls.index(a) < calls.index(b)
 
 
 def _undisturbed(calls: list[str]) -> bool:

@@ -47,10 +47,10 @@ def _reports(trace: Trace) -> Series:
     """Return what the program reported: losses, and as accuracy the first other metric that both or one of them has."""
     names = [name for name in dict.fromkeys(trace.metrics["name"]) if not name.endswith("loss")]
     name = next(iter(names), "accuracy")
-    train, val = trace.metric("train", name), trace.metric("val", name)
+    train, val = (trace.metric(split, name).groupby(level=0).last() for split in ("train", "val"))
     train_loss, val_loss = trace.metric("train", "loss"), trace.metric("val", "loss")
     both = pd.concat({"train": train, "val": val}, axis=1) if len(train) and len(val) else pd.DataFrame()
-    gap = [row.train - row.val >= _allowed(row.train) for row in both.itertuples()]
+    gap = [t - v >= _allowed(t) for t, v in both.to_numpy(dtype=np.float64)]
     return {
         **{"acc": train, "val_acc": val, "train_loss": train_loss, "val_loss": val_loss, "test_not_well": gap},
         "increase_loss": train_loss.diff().dropna() > 0,

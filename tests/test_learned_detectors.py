@@ -112,6 +112,15 @@ def test_series_of_a_run(tmp_path):
     assert found["dead_relu_mean"] == pytest.approx(relu["zero_share"].mean())
 
 
+def test_a_metric_that_is_reported_twice_in_an_epoch(tmp_path):
+    run = Recorder(tmp_path / "t", access=("curves", "tensors"))
+    for split, accuracy in (("train", 0.2), ("train", 0.95), ("val", 0.9), ("val", 0.6)):
+        run.log_metrics(split, accuracy=accuracy)
+    run.finish()
+    found = run_statistics(Trace(tmp_path / "t"))
+    assert (found["acc_mean"], found["val_acc_mean"], found["test_not_well_mean"]) == (0.95, 0.6, 1)
+
+
 def test_vanished_gradients_and_dead_layers_show(tmp_path):
     found = run_statistics(Program(inputs=lambda x: x * 1e-6).run(tmp_path / "t"))
     assert found["vanish_gradient_mean"] == 1

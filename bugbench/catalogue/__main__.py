@@ -50,7 +50,10 @@ def listing(catalogue: Catalogue, impact: pd.DataFrame | None = None) -> dict[st
             for w in catalogue.workloads.values()
         ],
         "detectors": [
-            {"id": name, "access": sorted(d.access), "tier": tier(d.access), "knobs": dict(d.knobs)}
+            {
+                **{"id": name, "access": sorted(d.access), "tier": tier(d.access), "knobs": dict(d.knobs)},
+                "learns": d.learns,
+            }
             for name, d in catalogue.detectors.items()
         ],
         "suites": [suite(name, catalogue, places) for name in ("quick", "full")],
@@ -90,7 +93,8 @@ def show(catalogue: Catalogue, impact: pd.DataFrame | None, console: Console) ->
         detectors.add_column(column, overflow="fold")
     for detector in data["detectors"]:
         knobs = ", ".join(f"{k}={v}" for k, v in detector["knobs"].items())
-        detectors.add_row(detector["id"], " + ".join(detector["access"]), knobs)
+        access = " + ".join([*detector["access"], *(["learns"] if detector["learns"] else [])])
+        detectors.add_row(detector["id"], access, knobs)
     console.print(bugs)
     console.print(", ".join(f"{number} {name}" for number, name in enumerate(names, 1)), highlight=False)
     console.print("● does harm   ○ applies, does none (for a control: as it should)   · applies, not measured\n")
