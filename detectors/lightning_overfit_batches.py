@@ -66,11 +66,8 @@ class LightningOverfitBatches(Detector):
         quiet: dict[str, Any] = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
+        silence = contextlib.redirect_stdout(io.StringIO())
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), silence:
             warnings.simplefilter("ignore")
             quiet |= {"accelerator": "cpu", "devices": 1, "default_root_dir": folder}
             lightning.Trainer(overfit_batches=1, max_epochs=self.steps, **quiet).fit(Module(), loader)
