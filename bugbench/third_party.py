@@ -232,7 +232,7 @@ def tables(trace: Trace) -> tuple[Any, Any, str | None]:
     import pandas as pd
 
     splits = first_epoch(trace)
-    frames = []
+    frames: list[Any] = []
     for samples in (splits["train"], validation(splits)):
         if samples is None:
             frames.append(None)

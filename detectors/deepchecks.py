@@ -48,8 +48,8 @@ class Deepchecks(Detector):
     """deepchecks 0.19.1 (docs.deepchecks.com): four checks of its suites with their default conditions.
 
     Missing values, repeated rows, a column that predicts the target (predictive power score), and rows that training
-    and validation share. Its other checks have no fault in the vocabulary, or tell of any images that they are at fault (a
-    column with a single value). The tables are those of ``leakcheck_ml``.
+    and validation share. Its other checks have no fault in the vocabulary, or tell of any images that they are at fault
+    (a column with a single value). The tables are those of ``leakcheck_ml``.
 
     It needs older versions of scikit-learn, pandas and setuptools than this project, and is under the AGPL: it runs in
     an environment of its own. ``python`` names its interpreter; left empty, it is looked for in ``envs/deepchecks``

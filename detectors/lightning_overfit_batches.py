@@ -61,12 +61,13 @@ class LightningOverfitBatches(Detector):
                 return optimizer
 
         batch = [((run.arguments, run.keywords), run.targets)]
-        loader = torch.utils.data.DataLoader(batch, batch_size=None)  # type: ignore[arg-type]
+        loader: Any = torch.utils.data.DataLoader(batch, batch_size=None)  # type: ignore[arg-type]
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         quiet: dict[str, Any] = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _unheard():
+        silence = contextlib.redirect_stdout(io.StringIO())
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), silence:
             warnings.simplefilter("ignore")
             quiet |= {"accelerator": "cpu", "devices": 1, "default_root_dir": folder}
             lightning.Trainer(overfit_batches=1, max_epochs=self.steps, **quiet).fit(Module(), loader)
@@ -75,10 +76,6 @@ class LightningOverfitBatches(Detector):
             return Diagnosis()
         said = f"the loss of one batch went from {losses[0]:.4g} to {reached:.4g} at best in {len(losses)} steps"
         return translate([Message("overfit_batches", said)], FAULTS)
-
-
-def _unheard() -> Any:
-    return contextlib.redirect_stdout(io.StringIO())
 
 
 class _Beginning(Following):

@@ -34,7 +34,7 @@ class Trainproof(Detector):
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         check_records = tool("trainproof.epoch").check_records
-        records: list[dict[str, Any]] = trace.train_steps()[["step", "loss", "lr"]].to_dict("records")
+        records: list[Any] = trace.train_steps()[["step", "loss", "lr"]].to_dict("records")
         evaluated = trace.metrics[(trace.metrics["split"] == "val") & (trace.metrics["name"] == "loss")]
         records += [{"step": step, "eval_loss": v} for step, v in evaluated[["step", "value"]].itertuples(index=False)]
         records.sort(key=lambda record: record["step"])  # stable: a batch comes before the evaluation after it

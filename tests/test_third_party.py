@@ -310,4 +310,4 @@ def test_detector_reads_nothing_beyond_its_access(name, programs, tmp_path, monk
         assert answer(name, beside) == expected
     finally:
         watching = False
-    assert opened <= granted
+    assert opened - {"__pycache__"} <= granted  # where an import of the program looks for bytecode
