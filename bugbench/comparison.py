@@ -31,16 +31,16 @@ def paired_p_values(parts: Floats, pairs: Sequence[tuple[int, int]], seed: int =
             p_values.append(sign_flip_test(differences, "two-sided") if len(differences) else np.nan)
             continue
         tolerance = TIE * np.abs(parts[:, [a, b]]).sum()
-        extreme = np.count_nonzero(np.abs(flipped[:, a] - flipped[:, b]) >= abs(differences.sum()) - tolerance)
+        extreme = np.count_nonzero(np.abs(flipped[a] - flipped[b]) >= abs(differences.sum()) - tolerance)
         p_values.append((int(extreme) + 1) / (FLIPS + 1))
     return np.array(p_values)
 
 
 def _flipped_sums(parts: Floats, seed: int) -> Floats:
-    """Return the sum of each column under random signs of the rows, shape (FLIPS, columns)."""
+    """Return the sum of each column under random signs of the rows, shape (columns, FLIPS)."""
     random = np.random.default_rng(seed)
     sizes = [min(CHUNK, FLIPS - start) for start in range(0, FLIPS, CHUNK)]
-    return np.vstack([random.choice([-1.0, 1.0], size=(size, len(parts))) @ parts for size in sizes])
+    return np.hstack([parts.T @ random.choice([-1.0, 1.0], size=(len(parts), size)) for size in sizes])
 
 
 def holm(p_values: Floats) -> Floats:

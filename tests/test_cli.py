@@ -97,12 +97,16 @@ def test_judge_again_gives_the_same_verdicts_without_training(home: Path) -> Non
 
 
 def test_report_rebuilds_the_same_leaderboard(home: Path) -> None:
-    path = home / "results" / "leaderboard.csv"
+    names = ["leaderboard.csv", "leaderboard.md", "leaderboard.html", "by_fault.csv", "comparisons.csv"]
+    paths = [home / "results" / name for name in names]
     bugbench(module="bugbench.report", cwd=home)
-    before = path.read_text()
-    path.unlink()
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
     bugbench(module="bugbench.report", cwd=home)
-    assert path.read_text() == before
+    assert [path.read_bytes() for path in paths] == before
+    page = paths[2].read_text()
+    assert 'id="bug-nan_inputs"' in page and 'class="line twin"' in page, "the bug's section has its curves"
 
 
 def test_knobs_reach_card_and_detector(home: Path) -> None:
