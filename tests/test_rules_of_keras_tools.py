@@ -216,8 +216,12 @@ SIGMOID = {"first": "Linear", "act": "Sigmoid", "last": "Linear"}
         ({"act": {"zero_share": 0.7}, "lr": 0.2}, "lr_too_high", "lr * |g| / |w| of first.weight is 0.2"),
         ({"act": {"zero_share": 0.7}, "lr": 9e-6}, "lr_too_low", "lr * |g| / |w|"),
         ({"act": {"zero_share": 0.69}, "inputs": (0.0, 9.0), "lr": 9.0}, None, ""),  # causes are no symptoms
-        ({"layers": SIGMOID, "first": {"mean": 0.01, "std": 7.5}}, "saturating_activation", "50% of what act gets"),
-        ({"layers": SIGMOID, "first": {"mean": 0.01, "std": 7.3}}, None, ""),
+        (
+            {"layers": SIGMOID, "first": {"mean": lambda s: 0.01 + s / 1e4, "std": 7.5}},
+            "saturating_activation",
+            "50% of what act gets",
+        ),
+        ({"layers": SIGMOID, "first": {"mean": lambda s: 0.01 + s / 1e4, "std": 7.3}}, None, ""),
         ({"act": {"mean": lambda s: 0.3 if 20 <= s < 40 else 0.1 + s}}, "optimizer", "unchanged tensor at epoch 9"),
         ({"last_gradient": {"mean": 9e-8, "min": 0.0, "std": 0.0}}, "lr_too_low", "vanishing gradient"),
         ({"last_weight": {"mean": np.nan}}, "saturating_activation", "the weight of last has mean inf"),
