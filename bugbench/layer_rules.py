@@ -181,7 +181,10 @@ def program_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
     main = [(loop, calls) for loop, calls in loops if _trains(calls)]
     if not main:
         yield Finding("f022 no main loop", "no loop that calls backward and the optimizer's step")
+    networks = {name.lower() for name in source.classes}
     for loop, calls in main:
+        if any(called(c) in networks for c in calls):
+            continue  # it builds its model anew, as a job that goes on from a checkpoint does, and may initialize it
         again = [c for c in calls if called(c) in INITIALIZERS or (called(c) == "apply" and "init" in ast.unparse(c))]
         for call in again[:1]:
             yield Finding(

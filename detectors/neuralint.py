@@ -52,7 +52,7 @@ class Neuralint(Detector):
       layer within three of a spatial one with nothing between that flattens; a batch size written into a reshape.
       f013, windows larger than what they look at, needs the size of the input: left out.
     * Weights and biases are drawn when a layer is built. So f010, no initializer, never holds; f004 and f024 see what
-      the program sets by hand; f007 is an initializer called within the training loop.
+      the program sets by hand; f007 is an initializer called in a training loop that does not build its model.
     * f022, the main loop, needs backward and an optimizer's step in it, the two halves of TensorFlow's train_op.
     * f008, f012, f015, f017 and f020 read which input a loss takes from its name. What is applied to the outputs in
       the functions that call it counts as the last activation. With several networks these rules are silent.

@@ -317,6 +317,10 @@ def test_loop_that_never_steps_or_starts_anew() -> None:
     assert lint(network(*DENSE), step="scheduler.step()") == ["f022", "f022"]  # a fault and its family
     anew = "optimizer.step()\n        model.reset_parameters()"
     assert lint(network(*DENSE), step=anew) == ["f007"]
+    job = (
+        "def job():\n    model = Net(8)\n    nn.init.orthogonal_(model.head.weight)\n    train_epoch(model, [], None)\n"
+    )
+    assert lint(network(*DENSE) + job + "for _ in range(3):\n    job()\n") == []  # each job builds its model
 
 
 @pytest.mark.parametrize(
