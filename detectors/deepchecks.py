@@ -16,7 +16,7 @@ FAULTS = {
     "PercentOfNulls": ["nan_inputs"],
     "DataDuplicates": ["duplicate_rows"],
 }
-PACKAGES = "deepchecks==0.19.1 'setuptools<81' 'scikit-learn<1.8' 'pandas<3'"
+PACKAGES = "deepchecks==0.19.1 'setuptools<81' 'scikit-learn<1.8' 'pandas<3' 'numpy<2'"
 SCRIPT = """
 import json, os, sys, warnings
 warnings.simplefilter("ignore")
@@ -51,7 +51,7 @@ class Deepchecks(Detector):
     and validation share. Its other checks have no fault in the vocabulary, or tell of any images that they are at fault
     (a column with a single value). The tables are those of ``leakcheck_ml``.
 
-    It needs older versions of scikit-learn, pandas and setuptools than this project, and is under the AGPL: it runs in
+    It needs older versions of numpy, pandas and scikit-learn than this project, and is under the AGPL: it runs in
     an environment of its own. ``python`` names its interpreter; left empty, it is looked for in ``envs/deepchecks``
     below the prefix of this Python, which is where a confined judging process can see one.
     """
