@@ -14,7 +14,7 @@ F_CRITICAL = {0.1: 2.70554, 0.05: 3.8415, 0.025: 5.0239, 0.01: 6.635}  # deep_ch
 LEARNING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def cold_start_rules(program: CheckedProgram, task: str, limits: Any) -> Iterator[Finding]:
+def cold_start_rules(program: CheckedProgram, task: str, classes: int, limits: Any) -> Iterator[Finding]:
     """Ask the first epoch's data and the untrained model."""
     assert program.start is not None
     features, targets = _joined(program.features), _joined(program.targets)
@@ -23,7 +23,7 @@ def cold_start_rules(program: CheckedProgram, task: str, limits: Any) -> Iterato
     if task == "regression" and targets.is_floating_point():
         yield from _scale("targets", targets, columns=targets.ndim == 2)
     elif task != "language_model":
-        yield from _balance(targets, limits.labels_perplexity)
+        yield from balance_rule(targets, classes, limits.labels_perplexity)
     yield from weight_rules(program.start[0], limits.f_test_alpha, limits.torch_initialization)
     yield from _loss(program, task, limits)
     if limits.gradient_check:
@@ -51,7 +51,7 @@ def _scale(what: str, values: torch.Tensor, columns: bool) -> Iterator[Finding]:
             return
 
 
-def _balance(targets: torch.Tensor, least: float) -> Iterator[Finding]:
+def balance_rule(targets: torch.Tensor, classes: int, least: float) -> Iterator[Finding]:
     """Ask whether the labels' perplexity is at least this share of the way from one class to all."""
     if targets.is_floating_point():
         one_hot = targets.ndim == 2 and targets.shape[1] > 1
@@ -62,7 +62,7 @@ def _balance(targets: torch.Tensor, least: float) -> Iterator[Finding]:
         )
     else:
         labels = targets.reshape(-1)
-        shares = torch.bincount(labels[labels >= 0]).double()
+        shares = torch.bincount(labels[labels >= 0], minlength=classes).double()
     shares = shares / shares.sum()
     if len(shares) < 2 or (shares < 0).any():
         return

@@ -113,6 +113,6 @@ class Thedeepchecker(Detector):
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         program = rerun_checked(trace, self.mode_batches, 38400, self.mode_samples)  # 300 times 128, as in metadata.py
-        before = cold_start_rules(program, trace.meta.get("task") or "", self)
+        before = cold_start_rules(program, trace.meta.get("task") or "", trace.meta.get("classes") or 0, self)
         after = chain(mode_rules(program, self.mode_similarity, self.mode_loss), label_rule(trace, self))
         return answer(RULES, chain(before, single_batch_rules(program, self), after))

@@ -14,7 +14,7 @@ import yaml
 from bugbench.after_training import label_rule, linear_cka
 from bugbench.catalogue import Catalogue
 from bugbench.checked_program import error_rate
-from bugbench.cold_start import weight_rules
+from bugbench.cold_start import balance_rule, weight_rules
 from bugbench.detector import NotApplicable
 from bugbench.detectors import neuralint, sagemaker_rules, thedeepchecker
 from bugbench.fit_watcher import saturation, smoothness
@@ -396,6 +396,21 @@ def test_error_rate_of_each_kind_of_target() -> None:
     assert error_rate(torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.0], [0.0]])) == ("classification", 0.5)
     kind, error = error_rate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 5.0]))
     assert (kind, error) == ("regression", pytest.approx(2 / 3 / 4))
+
+
+@pytest.mark.parametrize(
+    ("counts", "fires"),
+    [
+        ((50, 50), False),  # a perplexity of 2 of 2: all the way
+        ((90, 10), True),  # exp(0.325) - 1 = 0.384
+        ((80, 20), False),  # exp(0.500) - 1 = 0.649
+        ((100, 0), True),  # the other class never comes
+    ],
+)
+def test_balance_of_labels(counts: tuple[int, int], fires: bool) -> None:
+    labels = torch.tensor([0] * counts[0] + [1] * counts[1])
+    for targets in (labels, labels.float()[:, None]):
+        assert bool(list(balance_rule(targets, 2, 0.5))) == fires
 
 
 @pytest.mark.parametrize(
