@@ -120,16 +120,21 @@ def follow(trace: Trace, probe: Any) -> None:
     """Run the program of ``trace`` again under a probe. An error is the tool's own if the recorded run had none.
 
     Raises:
-        NotApplicable: the program raises before it has trained on a batch.
+        NotApplicable: the program raises before it has trained on a batch, or in a process that it started: a judging
+            process may have no sockets for them.
     """
     try:
         trace.rerun(probe)
     except Exception as error:
+        alone = type(error).__name__ != "ProcessRaisedException"  # torch's, of a process that the program started
+        if probe.seen and alone and trace.error is not None:
+            return
+        last = ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
+        if not alone:
+            raise NotApplicable(f"the program's own processes cannot be followed here: {last}") from error
         if trace.error is None:
             raise
-        if not probe.seen:
-            last = ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
-            raise NotApplicable(f"the program raises before it has trained on a batch: {last}") from error
+        raise NotApplicable(f"the program raises before it has trained on a batch: {last}") from error
 
 
 def only_model(probe: Following) -> tuple[Any, Any]:

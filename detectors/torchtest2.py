@@ -9,6 +9,7 @@ import torch
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
 from bugbench.rerun import StopRun
 from bugbench.third_party import Following, Message, follow, loss_of, only_model, tool, translate
+from torch.utils._pytree import tree_map
 
 FAULTS = {  # check, and words of its message: the causes that the message names, in its order
     "forward": ["crash"],
@@ -100,7 +101,11 @@ class _Start(Following):
     def on_batch(self, split: str, tensors: Mapping[str, Any]) -> None:
         if split == "train":
             if self.arguments is not None:
-                self.calls.append((copy.deepcopy(self.arguments), tensors["targets"]))
+                self.calls.append((tree_map(_copy, self.arguments), tensors["targets"]))
             if self.seen + 1 == self.steps:
                 self.hook.remove()
                 raise StopRun
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value

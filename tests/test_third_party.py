@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from bugbench.detector import Detector, Diagnosis, NotApplicable, NotInstalled, 
 from bugbench.plugins import load_detector
 from bugbench.recorder import Recorder
 from bugbench.rerun import rerun
-from bugbench.third_party import Message, translate
+from bugbench.third_party import Following, Message, follow, translate
 from bugbench.trace import export
 
 CATALOGUE = load()
@@ -159,6 +160,20 @@ def test_messages_become_suspects_in_their_order():
     assert [s.confidence for s in found] == pytest.approx([0.9, 0.45, 0.3])
 
 
+def test_an_error_of_a_rerun_belongs_to_whoever_made_it(programs, tmp_path, monkeypatch):
+    trace = Trace(shown("torchtest2", programs.trace(), tmp_path / "t"))
+    broken = type("ProcessRaisedException", (Exception,), {})("\n-- Process 0 terminated\nRuntimeError: no socket")
+    monkeypatch.setattr(trace, "rerun", Mock(side_effect=broken))
+    with pytest.raises(NotApplicable, match="ProcessRaisedException: RuntimeError: no socket"):
+        follow(trace, Following(trace))
+    monkeypatch.setattr(trace, "rerun", Mock(side_effect=KeyError("tool")))
+    with pytest.raises(KeyError):  # the recorded run had no error
+        follow(trace, Following(trace))
+    (trace.folder / "error.txt").write_text("KeyError: tool")
+    with pytest.raises(NotApplicable, match="before it has trained"):
+        follow(trace, Following(trace))
+
+
 def test_anomaly_mode_names_function_and_line(programs, tmp_path):
     broken = ("F.cross_entropy(outputs, targets)", "(outputs.sum() * 0).sqrt() + F.cross_entropy(outputs, targets)")
     folder = programs.trace(broken)
@@ -226,6 +241,13 @@ def test_tool_names_what_it_is_known_to_name(name, change, fault, programs, tmp_
 @pytest.mark.parametrize("name", SILENT)
 def test_tool_is_silent_on_the_healthy_program(name, programs, tmp_path):
     found = detector(name).diagnose(Trace(shown(name, programs.trace(), tmp_path / "t"))).suspects
+    assert [(s.fault, s.evidence) for s in found] == []
+
+
+@pytest.mark.tools
+def test_torchtest2_takes_inputs_that_are_part_of_a_graph(programs, tmp_path):
+    scaled = ("outputs = model(inputs)", "outputs = model(inputs * torch.ones(1, requires_grad=True))")
+    found = detector("torchtest2").diagnose(Trace(shown("torchtest2", programs.trace(scaled), tmp_path / "t"))).suspects
     assert [(s.fault, s.evidence) for s in found] == []
 
 
