@@ -492,11 +492,10 @@ def test_a_changed_part_makes_a_new_diagnosis(tmp_path, monkeypatch):
     part, whole = tmp_path / "detectors" / "part.py", tmp_path / "whole.py"
     part.write_text("limit = 1\n")
     whole.write_text("from bugbench.detectors.part import limit\n")
-    judge = Judge("whole", whole, frozenset({"curves"}), {})
-    before = judge.digest
-    assert judge.digest == before
+    judges = [Judge("whole", whole, frozenset({"curves"}), {}) for _ in range(3)]  # a digest is taken once a judge
+    assert judges[0].digest == judges[1].digest
     part.write_text("limit = 2\n")
-    assert judge.digest != before
+    assert judges[2].digest != judges[0].digest
 
 
 def test_a_file_that_imports_detectors_defines_one():

@@ -293,10 +293,11 @@ JUDGED = sorted(set(CATALOGUE.detectors) - {"oracle"})
 
 
 def answer(name: str, folder: Path) -> object:
-    """Return what a detector says: its suspects, or the exception by which it declines."""
+    """Return what a detector says: its suspects, what it takes to learn, or the exception by which it declines."""
     torch.manual_seed(0)
     try:
-        return detector(name).diagnose(Trace(folder))
+        learner = CATALOGUE.detectors[name].learns
+        return detector(name).extract(Trace(folder)) if learner else detector(name).diagnose(Trace(folder))
     except (NotApplicable, NotInstalled) as reason:
         return f"{type(reason).__name__}: {reason}"
 
