@@ -116,7 +116,7 @@ def _finish(
         if plan.later:
             judges = [replace(judge, model=LATER) for judge in plan.judges]
         else:
-            judges = learning.taught(plan.judges, record.workload)
+            judges = learning.taught(plan.judges, record.workload, record.data)
         diagnoses = learning.bench.judge_all([(exhibit(record, store), judge) for judge in judges], plan.workers)
         verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
         result = CaseResult(case, record, outcome, twin, verdicts)

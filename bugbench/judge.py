@@ -89,7 +89,8 @@ def judge_again(
         try:
             if record.skipped is None:
                 store.verify(record.trace_key, record.data)
-                pairs = [(exhibit(record, store), judge) for judge in learning.taught(judges, record.workload)]
+                taught = learning.taught(judges, record.workload, record.data)
+                pairs = [(exhibit(record, store), judge) for judge in taught]
                 rows = verdict_rows(record, judges, bench.judge_all(pairs, workers, again), catalogue.faults)
             else:
                 rows = skipped_rows(record, judges, catalogue.faults)

@@ -1,7 +1,8 @@
-"""Teach the detectors that learn: for each workload on the stored cases of all others.
+"""Teach the detectors that learn: for each workload on the stored cases of all others that have other data.
 
-The border is the workload and never the seed: two seeds of a program are all but copies, and so are two values of a
-card's knob, or the same program with other settings.
+The border is never the seed: two seeds of a program are all but copies, and so are two values of a card's knob, or the
+same program with other settings. Workloads on one data set are relatives (one network for all processes of a program,
+or for two), so they are left out together.
 """
 
 from collections import Counter
@@ -38,7 +39,12 @@ def workload_of(label: str) -> str:
     return label.partition("(")[0]
 
 
-def examples_without(workload: str, records: Iterable[Record], impact: pd.DataFrame) -> list[Example]:
+def dataset_of(data: str) -> str:
+    """Return the data set of which ``data`` is the folder's name."""
+    return data.rpartition("-")[0]
+
+
+def examples_without(workload: str, dataset: str, records: Iterable[Record], impact: pd.DataFrame) -> list[Example]:
     """Return what may be learned from to judge ``workload``, in an order that follows from the traces' names alone.
 
     Bugs count where they do harm, and are left out where they are latent. Controls and twins are healthy; a program
@@ -46,6 +52,7 @@ def examples_without(workload: str, records: Iterable[Record], impact: pd.DataFr
 
     Args:
         workload: the one to leave out.
+        dataset: its data set; other workloads that have it are left out too.
         records: the stored cases.
         impact: ``bug, workload, state`` of all of them that were not skipped.
     """
@@ -56,7 +63,7 @@ def examples_without(workload: str, records: Iterable[Record], impact: pd.DataFr
         if record.skipped is not None:
             continue
         name = workload_of(record.workload)
-        if name == workload:
+        if name == workload or dataset_of(record.data) == dataset:
             forbidden |= {record.trace_key, record.twin_key}
             continue
         healthy = Label("none", "none", name, control=True)
@@ -87,31 +94,35 @@ class Learning:
     ) -> None:
         self.results, self.store, self.bench, self.workers = results, store, bench, workers
         self.impact, self.again = impact, again
-        self._models: dict[tuple[str, str, str], Model] = {}
+        self._models: dict[tuple[str, str, str, str], Model] = {}
         self._extracts: dict[tuple[str, str, str], dict[str, Any]] = {}
 
-    def taught(self, judges: Iterable[Judge], workload: str) -> list[Judge]:
-        """Return the judges, with what those that learn have learned without ``workload`` and its variants."""
-        return [
-            replace(judge, model=self._model(judge, workload_of(workload))) if judge.learns else judge
-            for judge in judges
-        ]
+    def taught(self, judges: Iterable[Judge], workload: str, data: str) -> list[Judge]:
+        """Return the judges, with what those that learn have learned without ``workload``, its variants and relatives.
+
+        Args:
+            judges: of all kinds.
+            workload: that is to be judged.
+            data: name of the folder of its training data.
+        """
+        left_out = workload_of(workload), dataset_of(data)
+        return [replace(judge, model=self._model(judge, *left_out)) if judge.learns else judge for judge in judges]
 
     @cached_property
     def _cases(self) -> tuple[list[Record], pd.DataFrame]:
         records = Records(self.results).read().scored
         return records, self.impact(self.results, records)
 
-    def _model(self, judge: Judge, workload: str) -> Model:
-        key = (judge.name, judge.digest, workload)
+    def _model(self, judge: Judge, workload: str, dataset: str) -> Model:
+        key = (judge.name, judge.digest, workload, dataset)
         if key not in self._models:
-            self._models[key] = self._fitted(judge, workload)
+            self._models[key] = self._fitted(judge, workload, dataset)
         return self._models[key]
 
-    def _fitted(self, judge: Judge, workload: str) -> Model:
-        examples = examples_without(workload, *self._cases)
+    def _fitted(self, judge: Judge, workload: str, dataset: str) -> Model:
+        examples = examples_without(workload, dataset, *self._cases)
         if not examples:
-            reason = f"nothing to learn from: no case of another workload than {workload} is stored"
+            reason = f"nothing to learn from: no case of another workload than {workload}, on other data, is stored"
             return Model(status="not_applicable", reason=reason)
         answers = self._answers(judge, examples)
         found = [(a["value"], e.label) for a, e in zip(answers, examples, strict=True) if a["status"] == "ok"]

@@ -194,7 +194,7 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     assert not rows.loc["flat_loss", "alarm"]
     assert rows.loc["oracle", "exact"]
     assert rows.loc["usual_fall", "status"] == "not_applicable"
-    assert "no case of another workload than iris_mlp is stored" in rows.loc["usual_fall", "reason"]
+    assert "no case of another workload than iris_mlp, on other data, is stored" in rows.loc["usual_fall", "reason"]
     choice = ["workload=iris_mlp", "search_path=[mine]", "detector=[flat_loss]", "plot=false"]
     project_card = bugbench("bug=lr_too_low", "bug.factor=1e-9", *choice, cwd=tmp_path)
     assert re.search(r"right.*flat_loss.*lr_too_low", project_card)

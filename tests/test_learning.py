@@ -1,6 +1,7 @@
 """Detectors that learn: from other workloads only, as confined as all, and kept under keys of all they depend on."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -68,9 +69,14 @@ class School:
         self.store = Store(self.results, WorkerPool([Worker("train")]))
         (folder / "data" / "empty").mkdir(parents=True)
         (folder / "data" / "table.csv").write_text("1\n")
-        self.data = f"table-{integrity.content_digest(folder / 'data')}"
-        self.store.root.joinpath("data").mkdir(parents=True)
-        (folder / "data").rename(self.store.root / "data" / self.data)
+        self.digest = integrity.content_digest(folder / "data")
+        self.data = self.table("table")
+
+    def table(self, dataset: str) -> str:
+        """Store training data; return the name of their folder."""
+        name = f"{dataset}-{self.digest}"
+        shutil.copytree(self.folder / "data", self.store.root / "data" / name, dirs_exist_ok=True)
+        return name
 
     def judge(self, extract=EXTRACT, fit=FIT, diagnose=DIAGNOSE, name="own") -> Judge:
         path = self.folder / f"{name}.py"
@@ -93,15 +99,22 @@ class School:
             integrity.write_sealed(folder / "outcome.json", {"outcome": outcome, "files": files})
         return Exhibit(key, folder / "trace", self.store.root / "data" / self.data, {"fault": "x", "lines": []})
 
-    def case(self, workload: str, bug: str, loss: float, twin: float, harm: bool = True, seed: int = 0) -> Record:
-        """Store a case; a bug whose name begins with "control" is one."""
+    def case(
+        self, workload: str, bug: str, loss: float, twin: float, harm: bool = True, seed: int = 0, dataset: str = ""
+    ) -> Record:
+        """Store a case; a bug whose name begins with "control" is one, and each workload has data of its own."""
         control = bug.startswith("control")
         fault, family = ("none", "none") if control else ("softmax_dim", "loss")
         oracle = 0.5 if harm and not control else 0.9
         record = Record(
             **dict(bug=bug, fault=fault, family=family, control=control, workload=workload, seed=seed, onset=0),
             **dict(lines=[], accepts=[], trace_key=self.trace(loss).key, twin_key=self.trace(twin).key),
-            **dict(program_key=f"{workload}{bug}", data=self.data, oracle_bug=oracle, oracle_twin=0.9),
+            **dict(
+                program_key=f"{workload}{bug}",
+                data=self.table(dataset or workload.partition("(")[0]),
+                oracle_bug=oracle,
+                oracle_twin=0.9,
+            ),
             **dict(reported_bug=oracle, reported_twin=0.9, crashed_bug=False, error=None, seconds_bug=1.0),
             seconds_twin=1.0,
             oracle={"metric": "accuracy", "direction": "maximize", "bounds": [0.0, 1.0], "floor": 0.02},
@@ -114,7 +127,7 @@ class School:
 
     def learned(self, judge: Judge, workload: str) -> list[tuple[float, Label]]:
         """Return what a detector was taught for a workload, by a fit that returns its examples."""
-        (taught,) = self.learning().taught([judge], workload)
+        (taught,) = self.learning().taught([judge], workload, self.table(workload.partition("(")[0]))
         assert taught.model.status == "ok", taught.model
         return [(value, Label(**label)) for value, label in json.loads(taught.model.text)]
 
@@ -156,8 +169,8 @@ def test_examples_are_of_other_workloads_and_harmful_or_healthy(school):
 def test_order_of_examples_follows_from_names_of_traces_alone(school):
     records = [school.case("digits", f"bug_{i}", float(i), twin=100.0, seed=i) for i in range(1, 9)]
     impact = measured(school.results, records)
-    found = examples_without("ecg", records, impact)
-    assert found == examples_without("ecg", records[::-1], impact)
+    found = examples_without("ecg", "ecg", records, impact)
+    assert found == examples_without("ecg", "ecg", records[::-1], impact)
     assert [example.key for example in found] == sorted(example.key for example in found)
     assert len(found) == 9
 
@@ -165,12 +178,21 @@ def test_order_of_examples_follows_from_names_of_traces_alone(school):
 def test_a_run_of_the_workload_itself_is_never_an_example(school):
     """Not even where another workload had the same trace."""
     records = [school.case("ecg", "softmax", 1.0, twin=2.0), school.case("digits", "softmax", 1.0, twin=2.0)]
-    assert examples_without("ecg", records, measured(school.results, records)) == []
+    assert examples_without("ecg", "ecg", records, measured(school.results, records)) == []
+
+
+def test_workloads_on_the_same_data_are_left_out_together(school):
+    school.case("ecg", "softmax", 1.0, twin=2.0)
+    school.case("ecg_on_two_processes", "softmax", 3.0, twin=4.0, dataset="ecg")
+    school.case("digits", "softmax", 5.0, twin=6.0)
+    for workload in ("ecg", "another_on_it"):  # a first case of a workload is not stored yet
+        (taught,) = school.learning().taught([school.judge()], workload, school.table("ecg"))
+        assert sorted(value for value, _ in json.loads(taught.model.text)) == [5.0, 6.0]
 
 
 def test_skipped_cases_are_not_learned_from(school):
     record = replace(school.case("digits", "softmax", 1.0, twin=2.0), skipped="no data")
-    assert examples_without("ecg", [record], pd.DataFrame(columns=["bug", "workload", "state"])) == []
+    assert examples_without("ecg", "ecg", [record], pd.DataFrame(columns=["bug", "workload", "state"])) == []
 
 
 # -- where there is nothing to learn -------------------------------------------------------------------------------
@@ -178,10 +200,10 @@ def test_skipped_cases_are_not_learned_from(school):
 
 def test_without_another_workload_there_is_a_reason(school):
     school.case("ecg", "softmax", 1.0, twin=2.0)
-    (taught,) = school.learning().taught([school.judge()], "ecg")
+    (taught,) = school.learning().taught([school.judge()], "ecg", school.table("ecg"))
     answer = school.bench.judge(school.trace(1.0), taught)
     assert (answer["status"], answer["suspects"], answer["alarm_step"]) == ("not_applicable", [], None)
-    assert answer["reason"] == "nothing to learn from: no case of another workload than ecg is stored"
+    assert answer["reason"] == "nothing to learn from: no case of another workload than ecg, on other data, is stored"
     assert answer["isolation"] == LEVELS[0]
     assert not (school.results / "runs" / "diagnoses").exists(), "the next run may find cases"
 
@@ -207,7 +229,7 @@ def test_an_untaught_detector_is_not_applicable(school):
 )
 def test_what_fails_in_learning_is_the_row_of_each_case(school, extract, fit, status, reason):
     school.case("digits", "softmax", 1.0, twin=2.0)
-    (taught,) = school.learning().taught([school.judge(extract, fit)], "ecg")
+    (taught,) = school.learning().taught([school.judge(extract, fit)], "ecg", school.table("ecg"))
     answer = school.bench.judge(school.trace(3.0), taught)
     assert answer["status"] == status
     assert reason in answer["reason"]
@@ -249,7 +271,8 @@ def test_extracts_models_and_diagnoses_are_kept_until_something_changes(school, 
     school.case("digits", "softmax", 1.0, twin=2.0)
 
     def judged(again=False, workload="ecg", **bodies):
-        (taught,) = school.learning(again=again).taught([school.judge(**{"diagnose": silent, **bodies})], workload)
+        judge = school.judge(**{"diagnose": silent, **bodies})
+        (taught,) = school.learning(again=again).taught([judge], workload, school.table(workload))
         school.bench.judge(school.trace(3.0), taught, again)
         return counted.since()
 
@@ -388,5 +411,5 @@ def test_who_does_not_learn_is_left_as_it_is(school, tmp_path):
     declared = read_declaration(path)
     judge = Judge("plain", path, declared.access, {}, declared.learns)
     assert not judge.learns
-    assert school.learning(impact=None).taught([judge], "ecg") == [judge]
+    assert school.learning(impact=None).taught([judge], "ecg", school.table("ecg")) == [judge]
     assert school.bench.judge(school.trace(1.0), judge)["status"] == "ok"
