@@ -19,7 +19,7 @@ from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, T
 from bugbench.rerun import Probe, StopRun, load_program
 from bugbench.vision_operators import declare_vision_operators
 
-INSTALL = "pip install -c constraints.txt 'bugbench[tools]'"
+INSTALL = "pip install -c constraints.txt -e '.[tools]'"
 OFFLINE = {  # some tools call home when they are imported; a judging process has no network
     **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"},
     **{"TQDM_DISABLE": "1", "NO_COLOR": "1"},

@@ -132,7 +132,7 @@ def test_a_missing_tool_is_a_reason(name, programs, tmp_path, monkeypatch):
     for module in [m for m in sys.modules if m.split(".")[0] == MODULES[name]]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, MODULES[name], None)  # an import of it fails as if it were not there
-    with pytest.raises(NotInstalled, match=re.escape("pip install -c constraints.txt 'bugbench[tools]'")):
+    with pytest.raises(NotInstalled, match=re.escape("pip install -c constraints.txt -e '.[tools]'")):
         detector(name).diagnose(Trace(shown(name, programs.trace(), tmp_path / "trace")))
 
 

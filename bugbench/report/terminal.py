@@ -92,7 +92,8 @@ def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
         truth = "nothing is wrong" if record.control else record.fault
         table = Table(title=f"What the detectors say on {workload} (truth: {truth})", title_justify="left")
         rows = pd.concat([result.verdicts for result in own])
-        spoke = rows.groupby("detector")["alarm"].transform("any") | ~rows["status"].isin(["ok", "not_applicable"])
+        silent = rows["status"].isin(["ok", "not_applicable", "not_installed"])
+        spoke = rows.groupby("detector")["alarm"].transform("any") | ~silent
         if spoke.any():
             (_one_verdict_each if len(own) == 1 else _counted_verdicts)(rows[spoke], table)
             console.print(table)
@@ -101,6 +102,10 @@ def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
         for status, words in (("ok", f"said healthy ({result})"), ("not_applicable", "had nothing to say here")):
             if names := list(quiet.loc[quiet["status"] == status, "detector"]):
                 note(f"{words}: {', '.join(names)}", console)
+        absent = quiet[quiet["status"] == "not_installed"]
+        if len(absent):
+            how = absent["reason"].str.partition(" (")[0].value_counts().index[0]  # for most of them
+            note(f"not installed: {', '.join(absent['detector'])}; {escape(how)}", console)
 
 
 def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
