@@ -72,9 +72,8 @@ class ForkServer:
             seccomp.check()
         if self.level == "namespaces":
             namespaces.enter([*view.readable, self.desk], view.hidden, [SCRATCH, TRACE])
-            tempfile.tempdir = str(
-                SCRATCH
-            )  # asked for at import by packages that torch loads where it finds them (dill)
+            # asked for at import by packages that torch loads where it finds them (dill)
+            tempfile.tempdir = str(SCRATCH)
         elif self.level == "landlock":
             if not landlock.version():
                 raise OSError("this kernel has no Landlock")
