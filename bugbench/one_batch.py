@@ -24,12 +24,14 @@ class OneBatch(FirstBatch):
 
     Attributes:
         names: the globals of the program, which hold its functions.
+        problem: why its own loop ended with an error on a few samples, if it did.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.untrained: tuple[nn.Module, Any] | None = None
         self.names: dict[str, Any] = {}
+        self.problem = ""
 
     def watch(self, model: nn.Module, optimizer: Any = None, name: str = "") -> None:
         self.untrained = copy.deepcopy((model, optimizer))  # in one go, so that the one holds the other's parameters
@@ -98,7 +100,8 @@ class OneBatch(FirstBatch):
             loop(**parts)
         except StopRun:
             return watch.losses
-        except Exception:  # the loop may need more than a few samples, or other processes
+        except Exception as error:  # the loop may need more than a few samples, or other processes
+            self.problem = f"{type(error).__name__}: {error}"
             return []
         finally:
             if known is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
+from bugbench.detector import HEALTHY, Detector, Diagnosis, NotApplicable, Suspect, Trace
 from bugbench.one_batch import Losses, Until, one_batch
 
 
@@ -52,6 +52,8 @@ class OverfitBatch(Detector):
             return HEALTHY
         plain = run.fit(model, optimizer, few, until) if optimizer is not None else []
         if until.reached(plain):
+            if run.problem:
+                raise NotApplicable(f"a plain loop learns two examples; the program's own cannot: {run.problem}")
             return _blame("loop", own, start, plain) if own else HEALTHY
         adam: Losses = []
         for rate in (1e-3, 1e-2):  # Adam's default, and more for a small model

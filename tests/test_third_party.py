@@ -27,7 +27,7 @@ MODULES = {  # detector: the module that its tool is imported as
     **{"trainproof": "trainproof", "lightning_overfit_batches": "lightning", "lightning_early_stopping": "lightning"},
     **{"weightwatcher": "weightwatcher", "ruff": "ruff", "torchfix": "torchfix"},
 }
-OWN_ENVIRONMENTS = ("deepchecks", "traincheck")
+OWN_ENVIRONMENTS = ("deepchecks",)
 
 PROGRAM = """\
 import torch
