@@ -32,8 +32,10 @@ SCRATCH, TRACE = Path("/scratch"), Path("/trace")  # with namespaces; elsewhere 
 PRELOADED = {  # what a detector may have loaded before it is forked: modules whose import changes nothing for others
     *("numpy", "pandas", "yaml", "pyarrow", "pyarrow.parquet", "safetensors", "safetensors.numpy", "torch", "torch.nn"),
     *("scipy", "scipy.special", "scipy.stats", "scipy.linalg", "scipy.optimize", "scipy.signal", "sklearn"),
-    *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection", "bugbench.first_batch", "bugbench.rerun"),
+    *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection"),
 }
+PRELOADED_TOOLS = {"lightning.pytorch", "torchfix.torchfix"}  # likewise; the first takes longer to load than to ask
+READING = ("pyarrow.dataset", "pyarrow.pandas_compat")  # what pandas imports when it reads its first table
 OPEN_TO_ALL = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 MAX_FILE = 2**29  # bytes of a file that a detector may write
 MAX_OPEN = 1024  # files
@@ -80,6 +82,8 @@ class ForkServer:
             self.granted, self.listed = [*view.parts(), *map(Path, OPEN_TO_ALL)], view.split()
         import bugbench.diagnosing  # noqa: F401 — what every child needs is loaded once, here
 
+        for module in READING:
+            importlib.import_module(module)
         return {"level": self.level}
 
     def diagnose(self, request: dict[str, Any]) -> Answer | None:
@@ -136,20 +140,30 @@ class ForkServer:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _preload(self, detector: Path) -> None:
-        """Import what a detector imports, if it is one of the modules that many share, so that no child has to."""
+        """Import what a detector imports, if it is one of the modules that many share, so that no child has to.
+
+        These are :data:`PRELOADED`, the modules of bugbench but for detectors, and :data:`PRELOADED_TOOLS`.
+        """
         if detector in self._seen:
             return
         self._seen.add(detector)
         modules: list[str] = []
+        tools: list[str] = []
         with contextlib.suppress(Exception):  # the child reports what is wrong with the file
             for node in ast.walk(ast.parse(detector.read_text())):
                 if isinstance(node, ast.Import):
                     modules += [alias.name for alias in node.names]
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     modules.append(node.module)
-        for module in PRELOADED.intersection(modules):
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tool":
+                    tools += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        own = {f"bugbench.{path.stem}" for path in Path(__file__).parent.glob("*.py")}
+        for module in (PRELOADED | own).intersection(modules):
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
+        for name in PRELOADED_TOOLS.intersection(tools):
+            with contextlib.suppress(Exception):
+                importlib.import_module("bugbench.third_party").tool(name)
 
     def _be_child(self, request: dict[str, Any], scratch: Path, sending: int, said: int) -> NoReturn:
         code = 1
