@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bugbench.detector import ORIGINS
 from bugbench.names import unknown
 from bugbench.plugins import CatalogueError, is_own_oracle, parse
 from bugbench.trace import ACCESS
@@ -17,7 +18,7 @@ from bugbench.trace import ACCESS
 
 @dataclass(frozen=True)
 class Declaration:
-    """A detector as its file declares it: what it may see, knobs with defaults, docstring, and if it learns."""
+    """A detector as its file declares it: what it may see, knobs with defaults, docstring, if it learns, its origin."""
 
     name: str
     file: Path
@@ -25,6 +26,7 @@ class Declaration:
     knobs: Mapping[str, Any]
     about: str
     learns: bool = False
+    origin: str = "practice"
 
 
 def read_declaration(path: Path) -> Declaration:
@@ -32,7 +34,8 @@ def read_declaration(path: Path) -> Declaration:
 
     Raises:
         CatalogueError: it is not one dataclass derived from Detector, with a method ``diagnose``, a set of known
-            accesses, and knobs whose defaults are plain values; or only one of ``extract`` and ``fit`` is there.
+            accesses, and knobs whose defaults are plain values; or only one of ``extract`` and ``fit`` is there; or
+            its origin is unknown.
     """
     try:
         tree = parse(path.read_text())
@@ -47,11 +50,13 @@ def read_declaration(path: Path) -> Declaration:
         raise CatalogueError(f"{path}: {name} must be a @dataclass with a method diagnose(self, trace)")
     if ("fit" in methods) != ("extract" in methods):
         raise CatalogueError(f"{path}: {name} learns by two methods: extract(self, trace) and fit(self, examples)")
-    access = {"curves"}
+    access, origin = {"curves"}, "practice"
     knobs = {}
     for node in body:
         if isinstance(node, ast.Assign) and [_last(target) for target in node.targets] == ["access"]:
             access = _plain(node.value, path, "access")
+        elif isinstance(node, ast.Assign) and [_last(target) for target in node.targets] == ["origin"]:
+            origin = _plain(node.value, path, "origin")
         elif isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
             knob = _last(node.target)
             if node.value is None:
@@ -64,8 +69,10 @@ def read_declaration(path: Path) -> Declaration:
     for item in sorted(access, key=str):
         if item not in ACCESS and not (item == "truth" and is_own_oracle(path)):
             raise CatalogueError(f"{path}: {unknown('access', item, ACCESS)}")
+    if origin not in ORIGINS:
+        raise CatalogueError(f"{path}: {unknown('origin', str(origin), ORIGINS)}")
     about = ast.get_docstring(found[0]) or ast.get_docstring(tree) or ""
-    return Declaration(path.stem, path, frozenset(access), knobs, about, learns="fit" in methods)
+    return Declaration(path.stem, path, frozenset(access), knobs, about, "fit" in methods, origin)
 
 
 def _last(node: ast.AST) -> str:

@@ -27,7 +27,8 @@ from typing import Any, ClassVar, NamedTuple
 from bugbench.trace import Trace
 
 __all__ = [
-    *("HEALTHY", "Detector", "Diagnosis", "Label", "NotApplicable", "NotInstalled", "Suspect", "Trace", "suspect"),
+    *("HEALTHY", "ORIGINS", "Detector", "Diagnosis", "Label", "NotApplicable", "NotInstalled", "Suspect", "Trace"),
+    "suspect",
 ]
 
 
@@ -61,6 +62,12 @@ class Diagnosis:
 
 
 HEALTHY = Diagnosis()
+ORIGINS = {  # where the rules of a detector come from, and how the table says so
+    "practice": "debugging practice",
+    "published": "published rules, ported",
+    "tool": "third-party tool",
+    "baseline": "baseline",
+}
 
 
 def suspect(fault: str, evidence: str = "", **details: Any) -> Diagnosis:
@@ -99,6 +106,7 @@ class Detector:
     """
 
     access: ClassVar[set[str]] = {"curves"}
+    origin: ClassVar[str] = "practice"  # one of ORIGINS
     model: Any = field(default=None, init=False, repr=False, compare=False)  # what fit returned
 
     def diagnose(self, trace: Trace) -> Diagnosis:

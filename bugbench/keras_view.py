@@ -6,6 +6,8 @@ hand, at the first ten steps and at every tenth thereafter; the functions here s
 """
 
 import math
+from bisect import bisect_right
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -62,10 +64,18 @@ def latest(trace: Trace, kind: str, step: int) -> pd.DataFrame:
     ``rms``, the root mean square, is the norm over the root of the size. ``size`` stands for the mean absolute value:
     it is that where all values have one sign, else the root mean square, which is no less.
     """
-    rows = trace.layers[(trace.layers["kind"] == kind) & (trace.layers["step"] <= step)]
-    rows = rows[rows["step"] == rows["step"].max()].set_index("layer").drop(columns=["step", "kind"]).astype(float)
+    steps, tables = _by_step(trace, kind)
+    return tables[bisect_right(steps, step)]
+
+
+@lru_cache(maxsize=8)  # rules ask for every epoch
+def _by_step(trace: Trace, kind: str) -> tuple[list[int], list[pd.DataFrame]]:
+    """Return the steps looked at, and :func:`latest` before the first of them, at it, at the second, ..."""
+    rows = trace.layers[trace.layers["kind"] == kind].set_index("layer").drop(columns="kind").astype(float)
     rms = np.hypot(rows["mean"], rows["std"])
-    return rows.assign(rms=rms, size=rms.where((rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs()))
+    rows = rows.assign(rms=rms, size=rms.where((rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs()))
+    groups = {int(step): table.drop(columns="step") for step, table in rows.groupby("step")}
+    return list(groups), [rows.iloc[:0].drop(columns="step"), *groups.values()]
 
 
 def share_beyond(size: float, mean: float, std: float) -> float:
@@ -92,6 +102,11 @@ def called(trace: Trace) -> dict[str, str]:
 
 def kernels(trace: Trace, kinds: tuple[str, ...] = ()) -> list[str]:
     """Return the names of all parameters that Keras calls kernels: weights of layers (of ``kinds``), but of no norm."""
+    return list(_kernels(trace, kinds))
+
+
+@lru_cache(maxsize=8)
+def _kernels(trace: Trace, kinds: tuple[str, ...]) -> tuple[str, ...]:
     parameters = trace.layers.loc[trace.layers["kind"].isin(NORMS), "layer"]
     layers, found = trace.meta.get("layers", {}), []
     for name in pd.unique(parameters):
@@ -99,7 +114,7 @@ def kernels(trace: Trace, kinds: tuple[str, ...] = ()) -> list[str]:
         kind = layers.get(layer, "")
         if "weight" in role and "Norm" not in kind and kind != "PReLU" and kind.startswith(kinds or ("",)):
             found.append(name)
-    return found
+    return tuple(found)
 
 
 def sizes(trace: Trace) -> dict[str, float]:

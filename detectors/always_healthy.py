@@ -9,5 +9,6 @@ from bugbench.detector import HEALTHY, Detector, Diagnosis, Trace
 class AlwaysHealthy(Detector):
     """Says of every run that nothing is wrong: no false alarm, no bug found, a score of 0."""
 
+    origin = "baseline"
     def diagnose(self, trace: Trace) -> Diagnosis:
         return HEALTHY

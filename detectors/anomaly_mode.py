@@ -28,6 +28,7 @@ class AnomalyMode(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         with warnings.catch_warnings(record=True) as caught:

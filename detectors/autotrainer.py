@@ -48,6 +48,7 @@ class Autotrainer(Detector):
     """
 
     access = {"tensors"}
+    origin = "published"
     gap: int = 3  # epochs between checks
     start: float = 0.3  # of the epochs: judgment_point
     beta_1: float = 1e-3

@@ -37,6 +37,7 @@ class CleanlabDatalab(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
     usual_errors: float = 0.033
     usual_duplicates: float = 0.033
 

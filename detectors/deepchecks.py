@@ -57,6 +57,7 @@ class Deepchecks(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
     python: str = ""
 
     def diagnose(self, trace: Trace) -> Diagnosis:

@@ -52,6 +52,7 @@ class Deepdiagnosis(Detector):
     """
 
     access = {"tensors", "data"}
+    origin = "published"
     window: int = 5  # epochs: N
     patience: int = 20  # epochs of the same accuracy: FRQ
     dead: float = 0.7

@@ -29,6 +29,7 @@ class Deepfd(Detector):
     """
 
     access = {"tensors"}
+    origin = "published"
     neighbors: int = 5
     depth: int = 5
     trees: int = 32

@@ -46,6 +46,7 @@ class Deeplocalize(Detector):
     """
 
     access = {"tensors", "data"}
+    origin = "published"
     window: int = 5  # N
     share: float = 0.5
 

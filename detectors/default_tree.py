@@ -26,6 +26,7 @@ class DefaultTree(Detector):
     """
 
     access = {"tensors"}
+    origin = "published"
     first_trees: int = 100
     kept: int = 20  # statistics
     trees: int = 50

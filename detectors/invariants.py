@@ -67,6 +67,7 @@ class Invariants(Detector):
     """
 
     access = {"tensors", "data"}
+    origin = "published"
     workloads: int = 2  # that a relation must have been seen in: with one, its habits would be laws
     most: int = 5  # suspects
 

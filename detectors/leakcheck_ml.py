@@ -24,6 +24,7 @@ class LeakcheckMl(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         checks = tool("leakcheck.checks")

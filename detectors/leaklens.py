@@ -22,6 +22,7 @@ class Leaklens(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         config = tool("leaklens").Config()

@@ -23,6 +23,7 @@ class LightningEarlyStopping(Detector):
     """
 
     access = {"curves"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         lightning, callbacks = tool("lightning.pytorch"), tool("lightning.pytorch.callbacks")

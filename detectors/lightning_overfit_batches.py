@@ -28,6 +28,7 @@ class LightningOverfitBatches(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
     steps: int = 200
     ratio: float = 0.1
 

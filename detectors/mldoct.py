@@ -25,6 +25,7 @@ class Mldoct(Detector):
     """
 
     access = {"source"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         lint_script = tool("mldoctor.linter").lint_script

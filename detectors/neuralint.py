@@ -63,6 +63,7 @@ class Neuralint(Detector):
     """
 
     access = {"source"}
+    origin = "published"
     deep: int = 10  # layers that convolve or pool, from which on a network is a deep one (checkDisPoolTooMuch-2.gpr)
 
     def diagnose(self, trace: Trace) -> Diagnosis:

@@ -14,6 +14,7 @@ class Oracle(Detector):
     """
 
     access = {"truth"}
+    origin = "baseline"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         truth = json.loads((trace.folder / "truth.json").read_text())

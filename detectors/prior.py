@@ -17,6 +17,7 @@ class Prior(Detector):
     nothing else, so the same trace is always judged alike.
     """
 
+    origin = "baseline"
     healthy: float = 0.5  # the suite has as many controls as bugs
     seed: int = 0  # another seed, another draw
 

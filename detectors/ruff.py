@@ -21,6 +21,7 @@ class Ruff(Detector):
     """
 
     access = {"source"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         command = [tool("ruff").find_ruff_bin(), "check", "--isolated", "--no-cache", "--exit-zero"]

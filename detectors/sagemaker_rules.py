@@ -55,6 +55,7 @@ class SagemakerRules(Detector):
     """
 
     access = {"tensors", "data"}
+    origin = "published"
     vanishing: float = 1e-7
     relu_inactivity: float = 1.0  # per cent of the time, below which a ReLU is dead
     relu_layer: float = 50.0  # per cent of a layer's ReLUs

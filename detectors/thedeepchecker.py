@@ -59,6 +59,7 @@ class Thedeepchecker(Detector):
     """
 
     access = {"rerun"}
+    origin = "published"
     labels_perplexity: float = 0.5
     f_test_alpha: float = 0.1
     torch_initialization: bool = True

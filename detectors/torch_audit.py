@@ -36,6 +36,7 @@ class TorchAudit(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
     every: int = 10
 
     def diagnose(self, trace: Trace) -> Diagnosis:

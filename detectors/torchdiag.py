@@ -35,6 +35,7 @@ class Torchdiag(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         torchdiag = tool("torchdiag")

@@ -18,6 +18,7 @@ class Torchfix(Detector):
     """
 
     access = {"source"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         checker = tool("torchfix.torchfix").TorchChecker

@@ -33,6 +33,7 @@ class Torchmortem(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         run = _Autopsies(trace, tool("torchmortem").Autopsy)

@@ -54,6 +54,7 @@ class Torchtest2(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
     batches: int = 5
 
     def diagnose(self, trace: Trace) -> Diagnosis:

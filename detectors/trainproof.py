@@ -31,6 +31,7 @@ class Trainproof(Detector):
     """
 
     access = {"curves"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         check_records = tool("trainproof.epoch").check_records

@@ -55,6 +55,7 @@ class Umlaut(Detector):
     """
 
     access = {"tensors", "data", "source"}
+    origin = "published"
     bound: float = 1.0
     lr_high: float = 0.01
     lr_low: float = 1e-7

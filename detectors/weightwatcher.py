@@ -20,6 +20,7 @@ class Weightwatcher(Detector):
     """
 
     access = {"rerun"}
+    origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         watcher = tool("weightwatcher").WeightWatcher
