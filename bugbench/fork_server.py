@@ -10,6 +10,7 @@ would tell the next detector the truth.
 
 import ast
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -95,6 +96,7 @@ class ForkServer:
         are fitted on lie in the folder, not in the request: this process would hold them in memory for all children.
         """
         self._preload(Path(request["detector"]))
+        gc.freeze()  # a collection in a child would touch, and so copy, every page of what it has got
         supervisor = os.fork()
         if supervisor == 0:
             code = 1

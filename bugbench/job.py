@@ -107,7 +107,10 @@ def _finish(
     learning: Learning,
     catalogue: Catalogue,
 ) -> CaseResult:
-    """Measure, judge and store a case; a failure on the way costs this case only."""
+    """Measure, judge and store a case; a failure on the way costs this case only.
+
+    What detectors that take no part now said of the same run earlier stays stored.
+    """
     log = store.root / "failures" / case.folder
     log = log.with_name(f"{log.name}.txt")
     try:
@@ -133,7 +136,10 @@ def _finish(
             problem += f" (the traceback cannot be written: {full})"
         result = CaseResult(case, record, None, None, verdicts, problem)
     try:
-        Records(plan.results).write(record, verdicts)
+        records = Records(plan.results)
+        others = records.others(record, {judge.name for judge in plan.judges})
+        others = others[others["detector"].isin(list(catalogue.detectors))]
+        records.write(record, pd.concat([others, verdicts], ignore_index=True))
     except OSError as error:
         said = [] if result.problem is None else [result.problem]
         problem = f"{_title(case)}: its verdicts cannot be written: {type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -96,19 +97,27 @@ def sources_of(path: Path) -> list[str]:
     """
     texts, waiting = {path: path.read_text()}, [path]
     while waiting:
-        try:
-            tree = parse(texts[waiting.pop()])
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # it imports nothing, then
-            continue
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                first, *rest = name.split(".")
-                folder = project_folder("detectors").parent if rest[:1] == ["detectors"] else PACKAGE
-                module = folder.joinpath(*rest).with_suffix(".py")
-                if first == "bugbench" and rest and module.is_file() and module not in texts:
-                    texts[module] = module.read_text()
-                    waiting.append(module)
+        for name in _imported(texts[waiting.pop()]):
+            first, *rest = name.split(".")
+            folder = project_folder("detectors").parent if rest[:1] == ["detectors"] else PACKAGE
+            module = folder.joinpath(*rest).with_suffix(".py")
+            if first == "bugbench" and rest and module not in texts and module.is_file():
+                texts[module] = module.read_text()
+                waiting.append(module)
     return [texts[path] for path in sorted(texts)]
+
+
+@lru_cache(maxsize=1000)  # each detector of each job asks for the same few texts
+def _imported(source: str) -> list[str]:
+    """Return the names of all modules, and of what may be modules, that a text imports."""
+    try:
+        tree = parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # it imports nothing, then
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names

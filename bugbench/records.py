@@ -7,7 +7,7 @@
 Every case has a folder of its own, so that many processes write without locks; tables are made by reading all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,12 @@ class Records:
         """Store a case with its verdicts in one step."""
         content = {"record": asdict(record), "verdicts": verdict_rows(verdicts)}
         integrity.write_sealed(self.root / record.folder / "case.json", content)
+
+    def others(self, record: Record, detectors: Collection[str]) -> pd.DataFrame:
+        """Return the verdicts of all but ``detectors`` that are stored for this very run, with the same truth."""
+        stored = self.read([record.folder])
+        same = [r for r in stored.records if (r.trace_key, r.truth) == (record.trace_key, record.truth)]
+        return stored.verdicts[~stored.verdicts["detector"].isin(list(detectors))] if same else stored.verdicts[:0]
 
     def read(self, folders: Iterable[str] | None = None) -> Cases:
         """Return the cases in ``folders`` (relative to the root; None = all that there are)."""

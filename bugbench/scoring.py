@@ -16,6 +16,7 @@ from bugbench.trace import ACCESS
 
 TIERS = (*ACCESS, "truth")  # the last is granted to nobody but the oracle
 STATUSES = ("ok", "crashed", "timed_out", "out_of_memory", "not_installed", "not_applicable", "invalid", "skipped")
+UNJUDGED = ("skipped", "not_installed")  # what says nothing of a detector: the harness failed, or its tool is not there
 VERDICT_TYPES = {
     **dict.fromkeys(["bug", "fault", "family"], "string"),
     **{"control": "bool", "workload": "string", "seed": "int64", "onset": "float64"},
@@ -129,7 +130,7 @@ def verdict(
         access: what it was given.
         families: fault id to family id, for the whole vocabulary.
         suspects: see :func:`check_suspects`; none = healthy. Must be empty unless the status is "ok".
-        status: one of :data:`STATUSES`; all but "ok" count as silence.
+        status: one of :data:`STATUSES`; all but "ok" are silence.
         reason: why the status is not "ok".
         alarm_step: first recorded step (0-based training batch, as in ``onset``) with which a growing prefix of the
             trace raises an alarm; None if that was not measured. Ignored where the whole trace raises none.
@@ -192,7 +193,8 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
 
     Rates are macro averages. Over the bugs that do harm: seeds within bug, bugs within fault, faults within workload,
     workloads; over the controls: seeds within control, controls within workload, workloads. A rate over nothing is
-    NaN. A "skipped" case is in no rate; any other status but "ok" is a miss on a bug and silence on a control.
+    NaN. A case with a status of :data:`UNJUDGED` is in no rate; any other status but "ok" is a miss on a bug and
+    silence on a control. Detectors of which all cases are such come last.
 
     Args:
         verdicts: rows of :func:`verdict`, of any number of detectors.
@@ -210,7 +212,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
           bug cases left out because they do no harm; ``harmful_controls``: control cases whose card was measured to
           do harm. They stay among the controls until the card is mended, and show here: left out, they would move
           every detector's rate unseen.
-        * one count per status, over all cases; ``skipped`` ones are in no other column.
+        * one count per status, over all cases; those of :data:`UNJUDGED` are in no other column.
 
     Raises:
         ValueError: a row comes twice, a verdict has an unknown status or no impact, a detector has two accesses.
@@ -278,7 +280,7 @@ def with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
     if len(ambiguous := accesses_of[accesses_of.map(len) > 1]):
         raise ValueError(f"detector {ambiguous.index[0]} was given different accesses: {list(ambiguous.iloc[0])}")
     harm = impact[["bug", "workload"]].assign(harmful=[is_harmful(state) for state in impact["state"]])
-    cases = verdicts[verdicts["status"] != "skipped"].merge(harm, on=["bug", "workload"], how="left")
+    cases = verdicts[~verdicts["status"].isin(UNJUDGED)].merge(harm, on=["bug", "workload"], how="left")
     unmeasured = cases.loc[cases["harmful"].isna(), ["bug", "workload"]].drop_duplicates()
     if len(unmeasured):
         pairs = ", ".join(f"{bug} on {workload}" for bug, workload in unmeasured.head(5).itertuples(index=False))

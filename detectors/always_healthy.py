@@ -10,5 +10,6 @@ class AlwaysHealthy(Detector):
     """Says of every run that nothing is wrong: no false alarm, no bug found, a score of 0."""
 
     origin = "baseline"
+
     def diagnose(self, trace: Trace) -> Diagnosis:
         return HEALTHY
