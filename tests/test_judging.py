@@ -101,6 +101,16 @@ def court(tmp_path, pool):
     return Court(tmp_path, pool)
 
 
+def test_what_a_detector_imports_of_the_project_is_loaded_before_its_process_starts(court, exhibit):
+    body = """
+        names = ["bugbench.keras_view", "bugbench.layer_graph", "pyarrow.dataset"]
+        loaded = [name for name in names if name in sys.modules]
+        import bugbench.keras_view
+        return suspect("crash", json.dumps(loaded))
+    """
+    assert court.said(exhibit, body) == ["bugbench.keras_view", "pyarrow.dataset"]
+
+
 # -- statuses and reasons -----------------------------------------------------------------------------------------
 
 
@@ -591,6 +601,11 @@ def test_a_detector_from_outside_may_lie_below_the_checkout(court, exhibit, tmp_
     judge.file.rename(path)
     answer = court.bench.judge(exhibit, Judge("own", path, frozenset({"curves"}), {}))
     assert "bugbench_plugin" in answer["suspects"][0]["evidence"]
+
+
+def test_misspelt_origin_gets_the_nearest(court):
+    with pytest.raises(CatalogueError, match=r"own\.py: unknown origin 'publishd': did you mean published\?"):
+        read_declaration(court.detector("return HEALTHY", knobs='origin = "publishd"').file)
 
 
 def test_misspelt_access_gets_the_nearest(court):

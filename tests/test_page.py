@@ -202,6 +202,28 @@ def test_damaged_and_skipped_cases_are_named(results):
     assert "Skipped, because the harness failed: digits/lr_too_low/seed-0: no data" in text
 
 
+def test_tool_that_is_not_installed_is_a_row_with_the_reason(results):
+    case = record(seed=2)
+    rows = [verdict(case.truth, "tool", "rerun", FAMILIES, status="not_installed", reason="pip install <it>")]
+    Records(results).write(case, verdict_table(row | {"isolation": "namespaces"} for row in rows))
+    board, _ = leaderboard.build(results, Records(results).read())
+    assert board.iloc[-1][["detector", "cases", "not_installed"]].tolist() == ["tool", 0, 1]
+    assert "- `tool`: pip install <it>" in (results / "leaderboard.md").read_text()
+    assert "tool: <code>pip install &lt;it&gt;</code>" in (results / "leaderboard.html").read_text()
+
+
+def test_origin_of_detectors_is_shown(results, catalogue):
+    case = record("lr_too_low", "lr_too_low")
+    store(results, case, {"umlaut": "lr_too_low", "deepfd": None, "always_healthy": None})
+    board, _ = leaderboard.build(results, Records(results).read(), catalogue)
+    shown = {"umlaut": "published", "deepfd": "published, fitted", "always_healthy": "baseline", "right": ""}
+    assert board.set_index("detector")["origin"].reindex(list(shown)).to_dict() == shown
+    text = (results / "leaderboard.html").read_text()
+    assert re.search(r'<tr data-detector="deepfd" data-tier="[a-z]+" data-origin="published">', text)
+    assert '<option value="baseline"' in text
+    assert '<option value="tool"' not in text
+
+
 def test_damaged_traces_are_left_out(results):
     write_trace(results, "twin-0", "a = 1\n", [1.0, 0.5])
     write_trace(results, "softmax_dim-0", "a = 2\n", [1.0, 0.5])

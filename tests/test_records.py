@@ -64,6 +64,22 @@ def test_a_case_is_replaced(tmp_path):
     assert list(records.read().verdicts["detector"]) == ["three"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, ["two"]),
+        ({"seconds_bug": 9.0}, ["two"]),
+        ({"trace_key": "another"}, []),
+        ({"accepts": ["lr_too_low"]}, []),
+        ({"seed": 1}, []),
+    ],
+)
+def test_verdicts_of_others_stand_for_the_same_run_and_truth(tmp_path, changes, kept):
+    records = Records(tmp_path)
+    records.write(record(), verdicts("one", "two"))
+    assert list(records.others(record(**changes), {"one", "three"})["detector"]) == kept
+
+
 def test_verdicts_come_back_as_they_were(tmp_path):
     """None, NaN and missing stay apart, and every column keeps its type."""
     suspects = [{"fault": "softmax_dim", "line": 3, "evidence": "ü \t \n"}, {"fault": "lr_too_high"}]

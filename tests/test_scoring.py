@@ -13,6 +13,7 @@ import pytest
 import yaml
 from bugbench.scoring import (
     STATUSES,
+    UNJUDGED,
     InvalidDiagnosis,
     Truth,
     check_suspects,
@@ -323,22 +324,26 @@ def test_other_statuses_are_misses_and_are_counted():
     assert row.median_seconds == 0.0
 
 
-def test_skipped_cases_are_counted_and_in_no_rate():
+@pytest.mark.parametrize("status", UNJUDGED)
+def test_cases_that_say_nothing_of_a_detector_are_counted_and_in_no_rate(status):
     rows = [judged(truth, *([] if truth.control else ["softmax_dim"])) for truth in CASES]
     expected = board_of(rows).loc["d"]
     lost = [replace(truth, seed=truth.seed + 100) for truth in CASES[:2]] + [replace(CASES[0], bug="unmeasured")]
-    skipped = [judged(truth, status="skipped", reason="no data") for truth in lost]
-    row = board_of(rows + skipped).loc["d"]
-    assert row.skipped == 3
-    pd.testing.assert_series_equal(row.drop("skipped"), expected.drop("skipped"))
+    unjudged = [judged(truth, status=status, reason="no data") for truth in lost]
+    row = board_of(rows + unjudged).loc["d"]
+    assert row[status] == 3
+    pd.testing.assert_series_equal(row.drop(status), expected.drop(status))
 
 
-def test_detector_with_skipped_cases_alone_stays_in_the_table():
-    rows = [judged(truth, "softmax_dim") for truth in CASES]
-    rows += [judged(truth, detector="e", status="skipped", reason="no data") for truth in CASES]
-    row = board_of(rows).loc["e"]
+@pytest.mark.parametrize("status", UNJUDGED)
+def test_detector_that_judged_no_case_is_the_last_of_the_table(status):
+    rows = [judged(truth, detector="z") for truth in CASES]
+    rows += [judged(truth, detector="e", status=status, reason="no data") for truth in CASES]
+    board = board_of(rows)
+    row = board.loc["e"]
+    assert list(board.index) == ["z", "e"]
     assert math.isnan(row.diagnosis_j)
-    assert (row.access, row.cases, row.controls, row.latent, row.skipped) == ("curves", 0, 0, 0, len(CASES))
+    assert (row.access, row.cases, row.controls, row.latent, row[status]) == ("curves", 0, 0, 0, len(CASES))
 
 
 def test_delays_and_lines():

@@ -25,7 +25,6 @@ class Said:
     """What one detector said of the case that a section shows."""
 
     detector: str
-    tier: str
     sign: str
     words: str
     suspects: str
@@ -71,7 +70,6 @@ def sections(
     runs: StoredRuns,
     catalogue: Catalogue | None,
     faults: dict[str, dict[str, str]],
-    tiers: dict[str, str],
 ) -> list[Section]:
     """Return a section for each bug and each control, in the order of their names, bugs first."""
     measured: Impact = {(str(row["bug"]), str(row["workload"])): row for row in impact.to_dict("records")}
@@ -98,7 +96,7 @@ def sections(
                 diff=_diff_lines(runs.diff(record)),
                 settings=runs.settings(record),
                 figures=_figures(record, runs, catalogue),
-                **_statements(rows, tiers),
+                **_statements(rows),
             )
         )
     return sorted(found, key=lambda section: (section.record.control, section.label))
@@ -159,7 +157,7 @@ def _figures(record: Record, runs: StoredRuns, catalogue: Catalogue | None) -> l
     return figures
 
 
-def _statements(rows: pd.DataFrame, tiers: dict[str, str]) -> dict[str, Any]:
+def _statements(rows: pd.DataFrame) -> dict[str, Any]:
     """Return who spoke, who was silent, and who could not answer."""
     said: list[Said] = []
     silent: list[str] = []
@@ -179,6 +177,5 @@ def _statements(rows: pd.DataFrame, tiers: dict[str, str]) -> dict[str, Any]:
             since = "" if pd.isna(row["alarm_step"]) else str(row["alarm_step"])
             names = ", ".join(suspect["fault"] for suspect in suspects[:MOST_SUSPECTS])
             evidence = line + layer + suspects[0]["evidence"]
-            tier = tiers.get(row["detector"], "")
-            said.append(Said(row["detector"], tier, SIGNS[colour], words, names, since, evidence))
+            said.append(Said(row["detector"], SIGNS[colour], words, names, since, evidence))
     return {"said": said, "silent": silent, "unable": unable}

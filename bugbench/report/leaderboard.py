@@ -12,7 +12,17 @@ from bugbench.records import Cases, merge_impact
 from bugbench.report import page
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables, csv
-from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, TIMES, cells, friedman_words, number
+from bugbench.report.wording import (
+    ANSWERS,
+    EXPLANATION,
+    SHOWN,
+    TIER_TITLES,
+    TIMES,
+    WORDS,
+    cells,
+    friedman_words,
+    number,
+)
 from bugbench.scoring import STATUSES, tier
 from rich import box
 from rich.console import Console
@@ -39,7 +49,9 @@ def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tu
         raise LookupError(f"there are no verdicts below {folder}: run `python -m bugbench` first")
     impact = measured_impact(results, cases.scored)
     runs = StoredRuns(results)
-    tables = Tables(cases.verdicts, impact, runs.lengths(cases.scored))
+    declared = catalogue.detectors if catalogue else {}
+    origins = {name: f"{d.origin}{', fitted' * d.learns}" for name, d in declared.items()}
+    tables = Tables(cases.verdicts, impact, runs.lengths(cases.scored), origins)
     known = reference_impact(results)
     atomic.write(results / "impact.csv", csv(impact if known is None else merge_impact(known, impact)))
     atomic.write(results / "leaderboard.csv", csv(tables.board))
@@ -69,6 +81,8 @@ def summary(tables: Tables, cases: Cases) -> str:
         f"{__version__}: {board['cases'].max()} harmful bug cases, {board['controls'].max()} control cases; "
         f"{board['latent'].max()} latent bug cases left out."
     )
+    if tables.absent:
+        text += f" {len(tables.absent)} detector(s) could not be judged: their tools are not installed."
     if fewer := int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum()):
         text += f" {fewer} detector(s) were judged on fewer of them, see the column “judged”."
     return text + _lost(cases) + _isolation(cases.verdicts)
@@ -89,6 +103,13 @@ def markdown(tables: Tables, cases: Cases) -> str:
             "## Cases without a diagnosis",
             "",
             *_rows(["detector", *troubled], board[board[troubled].any(axis=1)]),
+            "",
+        ]
+    if tables.absent:
+        lines += [
+            "Not installed, and so not judged:",
+            "",
+            *(f"- `{name}`: {how}" for name, how in tables.absent.items()),
             "",
         ]
     controls = {r.bug for r in cases.scored if r.control}
@@ -120,7 +141,7 @@ def _isolation(verdicts: pd.DataFrame) -> str:
 
 def _table(board: pd.DataFrame, apart: Mapping[str, str]) -> list[str]:
     names = [*SHOWN.values(), "not told apart from"]
-    header = ["| " + " | ".join(names) + " |", "|" + " --- |" * 2 + " ---: |" * (len(SHOWN) - 2) + " --- |"]
+    header = ["| " + " | ".join(names) + " |", "|" + " --- |" * WORDS + " ---: |" * (len(SHOWN) - WORDS) + " --- |"]
     return header + [
         "| " + " | ".join([*cells(row), apart.get(row["detector"], "–")]) + " |" for _, row in board.iterrows()
     ]

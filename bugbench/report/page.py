@@ -12,12 +12,23 @@ from typing import Any
 
 import pandas as pd
 from bugbench.catalogue import Catalogue, vocabulary
+from bugbench.detector import ORIGINS
 from bugbench.records import Cases
 from bugbench.report import drawing
 from bugbench.report.bug_sections import sections
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables
-from bugbench.report.wording import ANSWERS, EXPLANATION, SHOWN, TIER_TITLES, TIMES, cells, friedman_words, number
+from bugbench.report.wording import (
+    ANSWERS,
+    EXPLANATION,
+    SHOWN,
+    TIER_TITLES,
+    TIMES,
+    WORDS,
+    cells,
+    friedman_words,
+    number,
+)
 from bugbench.scoring import STATUSES, tier
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -47,7 +58,7 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
     faults, families = vocabulary()
     board = tables.board
     tiers = {name: tier(access) for name, access in zip(board["detector"], board["access"], strict=True)}
-    bugs = sections(cases.scored, cases.verdicts, tables.impact, runs, catalogue, faults, tiers)
+    bugs = sections(cases.scored, cases.verdicts, tables.impact, runs, catalogue, faults)
     used = sorted({bug.family for bug in bugs if not bug.record.control})
     context = {
         "summary": _plain(summary),
@@ -55,12 +66,16 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "answers_note": _plain(ANSWERS),
         "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
         "columns": list(SHOWN.values()),
+        "words": WORDS,
         "board": [
             (row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–"))
             for _, row in board.iterrows()
         ],
         "tiers": tiers,
         "tier_titles": {name: TIER_TITLES[name] for name in TIER_TITLES if name in tiers.values()},
+        "origins": {name: text.partition(",")[0] for name, text in tables.origins.items()},
+        "origin_titles": {name: title for name, title in ORIGINS.items() if board["origin"].str.startswith(name).any()},
+        "absent": tables.absent,
         "families": {family: families.get(family, "") for family in used},
         "workloads": sorted({r.workload for r in cases.scored}),
         "answers": _answers(tables),
@@ -152,7 +167,7 @@ def _data(tables: Tables, families: Mapping[str, str], faults: Mapping[str, Mapp
     """Return what the page's script needs, as JSON that cannot end the element it stands in."""
     detectors = list(tables.board["detector"])
     boards = {
-        "|".join(key): {row["detector"]: cells(row)[2:] for _, row in board.iterrows()}
+        "|".join(key): {row["detector"]: cells(row)[WORDS:] for _, row in board.iterrows()}
         for key, board in tables.slices.items()
     }
     family_of = {fault: entry["family"] for fault, entry in faults.items()}

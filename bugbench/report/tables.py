@@ -1,7 +1,7 @@
 """Every table of the report, made from stored verdicts when first asked for, and written as CSV."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,11 +22,13 @@ class Tables:
     Attributes:
         verdicts, impact: see :func:`bugbench.scoring.leaderboard`.
         lengths: ``bug, workload, seed, steps`` of every run, see :func:`bugbench.breakdown.alarm_times`.
+        origins: by detector, one of :data:`bugbench.detector.ORIGINS`, with ", fitted" after it if the detector learns.
     """
 
     verdicts: pd.DataFrame
     impact: pd.DataFrame
     lengths: pd.DataFrame
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def cases(self) -> pd.DataFrame:
@@ -34,13 +36,21 @@ class Tables:
 
     @cached_property
     def board(self) -> pd.DataFrame:
-        return leaderboard(self.verdicts, self.impact)
+        board = leaderboard(self.verdicts, self.impact)
+        board.insert(2, "origin", [self.origins.get(name, "") for name in board["detector"]])
+        return board
 
     @cached_property
     def contestants(self) -> list[str]:
         """The detectors in the leaderboard's order, without the oracle, which reads the truth."""
         tiers = self.board["access"].map(tier)
         return list(self.board.loc[tiers != "truth", "detector"])
+
+    @cached_property
+    def absent(self) -> dict[str, str]:
+        """By detector whose tool is not installed, how to install it."""
+        rows = self.verdicts[self.verdicts["status"] == "not_installed"]
+        return {str(name): str(reason) for name, reason in rows.groupby("detector")["reason"].first().items()}
 
     @cached_property
     def by_fault(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from bugbench.breakdown import LEVEL, Ranking
 SHOWN = {
     "detector": "detector",
     "access": "access",
+    "origin": "origin",
     "diagnosis_j": "diagnosis J",
     "interval": "95 % interval",
     "detection_j": "detection J",
@@ -17,6 +18,7 @@ SHOWN = {
     "median_seconds": "seconds",
     "judged": "judged",
 }
+WORDS = 3  # the first columns shown: they hold words, the others numbers
 TIER_TITLES = {
     "curves": "Detectors that see curves only",
     "tensors": "Detectors that see tensor statistics",
@@ -26,6 +28,8 @@ TIER_TITLES = {
     "truth": "The oracle",
 }
 EXPLANATION = """\
+*Origin*: rules from debugging *practice*; *published* rules, ported; a third-party *tool*, as it is; a *baseline*.
+*Fitted*: learned from the cases of workloads on other data than the one judged.
 *Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
 *detection J* counts any alarm. Both lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro
 averages over faults, then workloads; intervals are bootstraps clustered on workload × fault (controls: workload ×
@@ -54,8 +58,8 @@ def cells(row: pd.Series) -> list[str]:
             texts.append(f"{row['diagnosis_j_low']:.2f} … {row['diagnosis_j_high']:.2f}")
         elif name == "judged":
             texts.append(f"{row['cases']} + {row['controls']}")
-        elif name in ("detector", "access"):
-            texts.append(str(row[name]).replace("+", " + "))
+        elif name in list(SHOWN)[:WORDS]:
+            texts.append(str(row.get(name, "")).replace("+", " + "))
         else:
             texts.append(number(row[name], 3 if name == "median_seconds" else 0 if name == "median_delay" else 2))
     return texts

@@ -86,7 +86,7 @@ function showBoard(workload, family) {
     : "There are no such bugs among these cases.";
   for (const row of board.tBodies[0].rows) {
     const texts = rows && rows[row.dataset.detector];
-    const cells = [...row.cells].slice(2).filter((cell) => cell.classList.contains("n"));
+    const cells = [...row.cells].filter((cell) => cell.classList.contains("n"));
     cells.forEach((cell, i) => { cell.textContent = texts ? texts[i] : NONE; });
     drawRange(row.querySelector(".range"), texts ? texts[0] : "", texts ? texts[1] : "");
     row.querySelector(".apart").textContent = everything ? apart.get(row.dataset.detector) : NONE;
@@ -95,7 +95,9 @@ function showBoard(workload, family) {
 
 // -- matrices -------------------------------------------------------------------------------------------------------
 
-const tierOf = new Map([...board.tBodies[0].rows].map((row) => [row.dataset.detector, row.dataset.tier]));
+const about = new Map([...board.tBodies[0].rows].map((row) => [row.dataset.detector, row.dataset]));
+const fits = ({ tier, origin }) => (!byId("tier").value || tier === byId("tier").value)
+  && (!byId("origin").value || origin === byId("origin").value);
 const familyOf = (name) => (Object.hasOwn(data.family_of, name) ? data.family_of[name] : name);
 const title = (name) => (Object.hasOwn(data.titles, name) ? data.titles[name] : "");
 
@@ -131,11 +133,11 @@ function showMeasures() {
   byId("measure").replaceChildren(...names.map((name) => new Option(MEASURES[name], name)));
 }
 
-function showHeat(tier, family) {
+function showHeat(family) {
   const kind = byId("rows").value;
   const { names, values } = data.heat[kind];
   const measure = byId("measure").value;
-  const columns = data.detectors.map((name, i) => [name, i]).filter(([name]) => !tier || tierOf.get(name) === tier);
+  const columns = data.detectors.map((name, i) => [name, i]).filter(([name]) => fits(about.get(name)));
   const table = byId("heat");
   table.replaceChildren();
   headRow(table, kind, columns.map(([name]) => name), (name) => name);
@@ -195,7 +197,7 @@ function showConfusion(family) {
 }
 
 byId("who").replaceChildren(...data.detectors.map((name) => new Option(name, name)));
-const contestant = data.detectors.find((name) => tierOf.get(name) !== "truth");
+const contestant = data.detectors.find((name) => about.get(name).tier !== "truth");
 if (contestant) byId("who").value = contestant;
 
 // -- curves of the time to alarm ------------------------------------------------------------------------------------
@@ -223,26 +225,26 @@ function showBugs(workload, family) {
   const words = byId("find").value.toLowerCase().trim();
   let shown = 0;
   for (const { bug, text, workloads } of bugs) {
-    const fits = (!family || bug.dataset.family === family) && (!workload || workloads.includes(workload))
+    const shows = (!family || bug.dataset.family === family) && (!workload || workloads.includes(workload))
       && (!byId("bites").checked || bug.dataset.harmful === "1") && (!words || text.includes(words));
-    bug.hidden = !fits;
-    shown += fits;
+    bug.hidden = !shows;
+    shown += shows;
   }
   byId("found").textContent = `${shown} of ${bugs.length}`;
 }
 
 function show() {
-  const [tier, family, workload] = ["tier", "family", "workload"].map((id) => byId(id).value);
+  const [family, workload] = ["family", "workload"].map((id) => byId(id).value);
   showBoard(workload, family);
-  document.querySelectorAll("tr[data-tier]").forEach((row) => { row.hidden = Boolean(tier) && row.dataset.tier !== tier; });
-  showHeat(tier, family);
+  document.querySelectorAll("tr[data-tier]").forEach((row) => { row.hidden = !fits(row.dataset); });
+  showHeat(family);
   showConfusion(family);
   showBugs(workload, family);
 }
 
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("filters").addEventListener("reset", () => setTimeout(show));
-["tier", "family", "workload", "measure", "who", "grain", "bites"].forEach((id) => byId(id).addEventListener("change", show));
+["tier", "origin", "family", "workload", "measure", "who", "grain", "bites"].forEach((id) => byId(id).addEventListener("change", show));
 byId("rows").addEventListener("change", () => { showMeasures(); show(); });
 byId("find").addEventListener("input", show);
 showMeasures();
