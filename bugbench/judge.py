@@ -110,6 +110,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60, help="that a detector may take on one trace")
     parser.add_argument("--isolation", choices=["auto", *LEVELS], default="auto", help="how detectors are confined")
     options = parser.parse_args(arguments)
     try:
@@ -117,7 +118,7 @@ def main(arguments: list[str]) -> None:
         catalogue = load(options.search_path)
         judges = judges_of(catalogue, options.detector)
         problems = judge_again(
-            options.results, catalogue, judges, options.workers, options.again, isolation=options.isolation
+            options.results, catalogue, judges, options.workers, options.again, options.seconds, options.isolation
         )
         for line in [*isolation_notices(), *problems]:
             warn(line)

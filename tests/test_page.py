@@ -202,6 +202,14 @@ def test_damaged_and_skipped_cases_are_named(results):
     assert "Skipped, because the harness failed: digits/lr_too_low/seed-0: no data" in text
 
 
+def test_faults_that_nobody_names_are_listed(results, catalogue):
+    store(results, record("lr_too_low", "lr_too_low"), {"right": "lr_too_high", "prior": "lr_too_low", "silent": None})
+    leaderboard.build(results, Records(results).read(), catalogue)
+    words = "1 of the 3 faults that do harm are never the first suspect of any detector, baselines aside: "
+    assert f"{words}`lr_too_low`." in (results / "leaderboard.md").read_text()
+    assert f"{words}<code>lr_too_low</code>." in (results / "leaderboard.html").read_text()
+
+
 def test_tool_that_is_not_installed_is_a_row_with_the_reason(results):
     case = record(seed=2)
     rows = [verdict(case.truth, "tool", "rerun", FAMILIES, status="not_installed", reason="pip install <it>")]

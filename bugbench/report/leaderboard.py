@@ -22,6 +22,7 @@ from bugbench.report.wording import (
     cells,
     friedman_words,
     number,
+    unnamed_words,
 )
 from bugbench.scoring import STATUSES, tier
 from rich import box
@@ -97,6 +98,7 @@ def markdown(tables: Tables, cases: Cases) -> str:
     for name in dict.fromkeys(sorted(tiers, key=lambda t: list(TIER_TITLES).index(t))):
         lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name], apart), ""]
     lines += ["## Causes and symptoms, steps and seconds", "", *_answers(tables), ""]
+    lines += ["## Faults that nobody names", "", unnamed_words(tables.unnamed, tables.by_fault["fault"].nunique()), ""]
     troubled = [s for s in STATUSES if s != "ok" and board[s].any()]
     if troubled:
         lines += [

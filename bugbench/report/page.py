@@ -28,6 +28,7 @@ from bugbench.report.wording import (
     cells,
     friedman_words,
     number,
+    unnamed_words,
 )
 from bugbench.scoring import STATUSES, tier
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -79,6 +80,7 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "families": {family: families.get(family, "") for family in used},
         "workloads": sorted({r.workload for r in cases.scored}),
         "answers": _answers(tables),
+        "unnamed": _plain(unnamed_words(tables.unnamed, tables.by_fault["fault"].nunique())),
         "answer_titles": ANSWER_TITLES,
         "friedman": friedman_words(tables.ranking),
         "diagram": _diagram(tables),

@@ -57,6 +57,14 @@ class Tables:
         return breakdown.by_fault(self.cases)
 
     @cached_property
+    def unnamed(self) -> list[str]:
+        """The faults that no detector but the oracle and the baselines ever puts first."""
+        guessing = {name for name, origin in self.origins.items() if origin == "baseline"}
+        rows = self.by_fault[self.by_fault["detector"].isin(set(self.contestants) - guessing)]
+        best = rows.groupby("fault")["right"].max()
+        return sorted(str(fault) for fault in best.index[best == 0])
+
+    @cached_property
     def by_family(self) -> pd.DataFrame:
         return breakdown.by_family(self.cases)
 

@@ -1,5 +1,7 @@
 """How the numbers of the leaderboard are put, the same in Markdown, in the terminal and on the page."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from bugbench.breakdown import LEVEL, Ranking
 
@@ -68,6 +70,16 @@ def cells(row: pd.Series) -> list[str]:
 def number(value: float, decimals: int) -> str:
     """Return a number with so many decimals, a dash where there is none."""
     return "–" if pd.isna(value) else f"{value:.{decimals}f}"
+
+
+def unnamed_words(unnamed: Sequence[str], faults: int) -> str:
+    """Return the sentence on faults that nobody names, of so many that do harm."""
+    if not unnamed:
+        return f"Each of the {faults} faults that do harm is named, in one case at least, by some detector."
+    return (
+        f"{len(unnamed)} of the {faults} faults that do harm are never the first suspect of any detector, baselines "
+        f"aside: {', '.join(f'`{name}`' for name in unnamed)}."
+    )
 
 
 def friedman_words(ranking: Ranking) -> str:
