@@ -69,13 +69,14 @@ def latest(trace: Trace, kind: str, step: int) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=8)  # rules ask for every epoch
-def _by_step(trace: Trace, kind: str) -> tuple[list[int], list[pd.DataFrame]]:
+def _by_step(trace: Trace, kind: str) -> tuple[list[float], list[pd.DataFrame]]:
     """Return the steps looked at, and :func:`latest` before the first of them, at it, at the second, ..."""
     rows = trace.layers[trace.layers["kind"] == kind].set_index("layer").drop(columns="kind").astype(float)
-    rms = np.hypot(rows["mean"], rows["std"])
-    rows = rows.assign(rms=rms, size=rms.where((rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs()))
-    groups = {int(step): table.drop(columns="step") for step, table in rows.groupby("step")}
-    return list(groups), [rows.iloc[:0].drop(columns="step"), *groups.values()]
+    rows["rms"] = np.hypot(rows["mean"], rows["std"])
+    rows["size"] = rows["rms"].where((rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs())
+    steps = sorted(set(rows["step"]))
+    at = rows.drop(columns="step").groupby(rows["step"])
+    return steps, [rows.iloc[:0].drop(columns="step"), *(at.get_group(step) for step in steps)]
 
 
 def share_beyond(size: float, mean: float, std: float) -> float:
