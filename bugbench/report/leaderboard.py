@@ -181,7 +181,7 @@ COLUMNS = {
     "false_alarm_rate": ("false\nalarms", NARROW),
     "exact_rate": ("exact", NARROW),
     "family_rate": ("family", WIDE),
-    "top3_rate": ("top 3", NARROW),
+    "top3_rate": ("top 3", MEDIUM),
     "median_delay": ("steps to\nalarm", MEDIUM),
     "median_seconds": ("seconds", WIDE),
 }

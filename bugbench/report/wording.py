@@ -57,7 +57,7 @@ def cells(row: pd.Series) -> list[str]:
         if name == "interval" and pd.isna(row["diagnosis_j"]):
             texts.append("–")
         elif name == "interval":
-            texts.append(f"{row['diagnosis_j_low']:.2f} … {row['diagnosis_j_high']:.2f}")
+            texts.append(f"{row['diagnosis_j_low']:z.2f} … {row['diagnosis_j_high']:z.2f}")
         elif name == "judged":
             texts.append(f"{row['cases']} + {row['controls']}")
         elif name in list(SHOWN)[:WORDS]:
@@ -69,7 +69,7 @@ def cells(row: pd.Series) -> list[str]:
 
 def number(value: float, decimals: int) -> str:
     """Return a number with so many decimals, a dash where there is none."""
-    return "–" if pd.isna(value) else f"{value:.{decimals}f}"
+    return "–" if pd.isna(value) else f"{value:z.{decimals}f}"  # z: no minus before a 0
 
 
 def unnamed_words(unnamed: Sequence[str], faults: int) -> str:
