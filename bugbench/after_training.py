@@ -51,10 +51,15 @@ def mode_rules(program: CheckedProgram, similarity: float, loss_difference: floa
         text = f"a held-out loss of {losses[True]:.3g} in training mode, {losses[False]:.3g} in evaluation mode"
         yield Finding("loss differs between modes", text)
     for name in seen[False]:
-        value = linear_cka(*(seen[mode][name].flatten(1).double().numpy() for mode in (True, False)))
+        value = linear_cka(*(_features(seen[mode][name]) for mode in (True, False)))
         if value <= similarity:
             layer = None if name == "the outputs" else name
             yield Finding("activations differ between modes", f"{name} are alike to {value:.2f}", layer)
+
+
+def _features(values: torch.Tensor) -> np.ndarray:
+    """Return a row for each sample, also where each has a single number without a dimension of its own."""
+    return values.double().reshape(len(values), -1).numpy()
 
 
 def linear_cka(a: np.ndarray, b: np.ndarray) -> float:

@@ -101,6 +101,8 @@ def rerun_checked(trace: Trace, batches: int, samples: int, held_out: int) -> Ch
 def error_rate(outputs: torch.Tensor, targets: torch.Tensor) -> tuple[str, float]:
     """Return the kind of task and the share of wrong answers, or a regression's mean error in ranges of targets."""
     outputs = outputs.detach()
+    if not targets.is_floating_point() and outputs.numel() == targets.numel():  # one score for two classes
+        targets = targets.float()
     if not targets.is_floating_point():
         last = outputs.shape[:-1] == targets.shape
         return "classification", float((outputs.argmax(dim=-1 if last else 1) != targets).float().mean())

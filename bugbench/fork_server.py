@@ -75,7 +75,8 @@ class ForkServer:
             seccomp.check()
         if self.level == "namespaces":
             namespaces.enter([*view.readable, self.desk], view.hidden, [SCRATCH, TRACE])
-            # asked for at import by packages that torch loads where it finds them (dill)
+            # for caches that packages want to write when they are imported; children have a scratch folder of their own
+            namespaces.mount_scratch(SCRATCH)
             tempfile.tempdir = str(SCRATCH)
         elif self.level == "landlock":
             if not landlock.version():
@@ -164,7 +165,7 @@ class ForkServer:
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
         for name in PRELOADED_TOOLS.intersection(tools):
-            with contextlib.suppress(Exception):
+            if _can_be_loaded(name):
                 importlib.import_module("bugbench.third_party").tool(name)
 
     def _be_child(self, request: dict[str, Any], scratch: Path, sending: int, said: int) -> NoReturn:
@@ -209,6 +210,19 @@ class ForkServer:
             landlock.restrict([*self.granted, folder], self.listed, [scratch, Path("/dev/null")])
             seccomp.deny(beyond_files=True)
         return folder
+
+
+def _can_be_loaded(tool: str) -> bool:
+    """Tell whether a tool can be imported here, tried in a process of its own: of half an import no child recovers."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            importlib.import_module("bugbench.third_party").tool(tool)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def seed() -> None:

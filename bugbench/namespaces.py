@@ -74,11 +74,17 @@ def enter_child(scratch: Path, folder: Path, place: Path, desk: Path) -> None:
     """
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWIPC))
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    for path in (str(scratch), "/dev/shm"):
-        _mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH_SIZE},nr_inodes={SCRATCH_FILES},mode=700")
+    for path in (scratch, Path("/dev/shm")):
+        mount_scratch(path)
     _mount(str(folder), str(place), None, MS_BIND)
     _mount("tmpfs", str(desk), "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "mode=755")
     drop_capabilities()
+
+
+def mount_scratch(path: Path) -> None:
+    """Make the folder at ``path`` empty and writable, with a limit on what it may hold."""
+    options = f"size={SCRATCH_SIZE},nr_inodes={SCRATCH_FILES},mode=700"
+    _mount("tmpfs", str(path), "tmpfs", MS_NOSUID | MS_NODEV, options)
 
 
 def drop_capabilities() -> None:

@@ -63,12 +63,13 @@ class FiniteChecks(Detector):
             return _ranked([*guess, *_by_range(low, high), "fp16_overflow"], text, layer["layer"])
         if first not in lost:
             order = list(now.loc[now["kind"] == "activation", "layer"])
-            hit = dict.fromkeys(ill.loc[ill["kind"] == "gradient", "layer"].str.rpartition(".")[0])
+            hit = dict.fromkeys(name.rpartition(".")[0] for name in ill.loc[ill["kind"] == "gradient", "layer"])
+            if not hit and len(now):  # the optimizer's own arithmetic
+                return _ranked(["numerics"], f"the update is not finite, gradients and loss are, {where}")
             place = max(hit, key=lambda name: order.index(name) if name in order else -1, default=None)
-            # the gradient of log at a probability of 0 that nobody asked for is 0 / 0
-            log = ["log_of_zero"] if (low, high) == (0, 1) or high - low > LOG else []
             text = f"gradients of {place} and what lies before are not finite, outputs and loss are, {where}"
-            return _ranked([*log, "sqrt_grad_at_zero", "log_of_zero"], text, place)
+            unasked = (low, high) == (0, 1) or high - low > LOG  # log's gradient at a probability of 0 is 0 / 0
+            return _ranked([*["log_of_zero"] * bool(unasked), "sqrt_grad_at_zero", "log_of_zero"], text, place)
         text = f"all layers are finite, the last in [{low:.3g}, {high:.3g}]," if len(now) else "layers not looked at"
         return _ranked([*_by_range(low, high, bool(np.isinf(losses[first]))), "sqrt_grad_at_zero"], f"{text} {where}")
 
@@ -80,9 +81,9 @@ class FiniteChecks(Detector):
         if not (factor >= self.growth or ratio >= self.update_ratio):
             return None
         text = f"not finite {where}; before, the loss grew {factor:.3g}-fold, updates to {ratio:.2g} of the weights"
-        if losses[-1] < 0:  # only a loss without a lower bound falls this far
-            return _ranked(["flipped_sign", "nll_on_logits"] if losses[0] < -0.5 else ["nll_on_logits"], text)
-        return _ranked(["lr_too_high", "flipped_sign", "missing_zero_grad"], text)
+        # only a loss without a lower bound falls below 0
+        unbounded = ["flipped_sign", "nll_on_logits"] if losses[0] < -0.5 else ["nll_on_logits"]
+        return _ranked(unbounded if losses[-1] < 0 else ["lr_too_high", "flipped_sign", "missing_zero_grad"], text)
 
 
 def _inputs(trace: Trace, train: pd.DataFrame) -> Diagnosis | None:

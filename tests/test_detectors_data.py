@@ -418,6 +418,13 @@ def test_divergence(tmp_path):
     assert faults(FiniteChecks, tmp_path / "n")[0] == "flipped_sign"
 
 
+def test_an_update_alone_that_is_not_finite_is_a_symptom(tmp_path):
+    Run(tmp_path / "t", *table(), classes=3, lr=float("nan"))
+    found = suspects(FiniteChecks, tmp_path / "t")
+    assert [s.fault for s in found] == ["numerics"]
+    assert found[0].evidence.startswith("the update is not finite, gradients and loss are, at step 0")
+
+
 def test_evaluation_alone_is_not_finite(tmp_path):
     train, (u, v) = table()
     Run(tmp_path / "t", train, (rows_of(u, 30, float("nan")), v), classes=3)

@@ -394,6 +394,7 @@ def test_error_rate_of_each_kind_of_target() -> None:
     assert error_rate(scores, torch.tensor([0, 1, 1, 1])) == ("classification", 0.25)
     assert error_rate(scores, torch.eye(2)[[0, 1, 1, 1]]) == ("classification", 0.25)
     assert error_rate(torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.0], [0.0]])) == ("classification", 0.5)
+    assert error_rate(torch.tensor([-1.0, 2.0, 3.0, 1.0]), torch.tensor([0, 0, 1, 1])) == ("classification", 0.25)
     kind, error = error_rate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 5.0]))
     assert (kind, error) == ("regression", pytest.approx(2 / 3 / 4))
 
@@ -532,6 +533,11 @@ def test_sound_program_passes_but_for_its_narrow_activations(tmp_path: Path) -> 
 )
 def test_broken_program_fails_the_check_of_its_fault(tmp_path: Path, rule: str, changes: dict[str, str]) -> None:
     assert rule in check(tmp_path, **changes)
+
+
+def test_outputs_may_be_one_number_a_sample(tmp_path: Path) -> None:
+    vector = {"features": "x)[:, 0].mul(1", "loss": "F.binary_cross_entropy_with_logits(outputs, targets.float())"}
+    assert check(tmp_path, **vector) <= {"unstable activation", "stagnating loss"}
 
 
 def test_program_without_a_loss_function_is_not_judged(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The reference tables in results/: the README quotes them as they are, and the page beside them shows the same."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bugbench.report.page import LARGEST
+from bugbench.report.wording import SHOWN, cells
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+
+
+@pytest.fixture(scope="module")
+def board() -> pd.DataFrame:
+    return pd.read_csv(RESULTS / "leaderboard.csv")
+
+
+def test_readme_quotes_the_leaderboard(board):
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## The field so far") : text.index("## Limits")]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    shown = {row["detector"]: dict(zip(SHOWN.values(), cells(row), strict=True)) for _, row in board.iterrows()}
+    for row in rows:
+        name = row[0].strip("`")
+        assert row[1:] == [shown[name][column] for column in header[1:]], name
+    assert len(rows) >= 30
+    assert f"{board['cases'].max()} harmful bug cases" in section
+    assert f"{board['controls'].max()} control cases" in section
+
+
+def test_page_shows_the_leaderboard(board):
+    page = (RESULTS / "leaderboard.html").read_text()
+    assert len(page.encode()) <= LARGEST
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page)
+    assert match is not None
+    data = json.loads(match[1])
+    assert data["detectors"] == list(board["detector"])
+    first = board.iloc[1]
+    assert data["boards"]["|"][first["detector"]] == cells(first)[3:]
+
+
+def test_tables_beside_it_are_of_the_same_detectors(board):
+    for name in ("by_fault", "by_family", "by_control", "answers_and_times"):
+        table = pd.read_csv(RESULTS / f"{name}.csv")
+        assert set(table["detector"]) == set(board["detector"]), name
