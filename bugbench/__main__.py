@@ -26,7 +26,7 @@ from bugbench.store import Store
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -45,6 +45,23 @@ def check_knob(name: str, value: Any, default: Any) -> None:
     wanted = kinds[type(default)]
     if kinds.get(type(value)) != wanted:
         raise UnknownName(f"{name}={value}: the knob takes {wanted}, such as {default}")
+
+
+def seeds_of(given: Any) -> list[int]:
+    """Return the seeds that a list, or a number of seeds, stands for; raises UnknownName."""
+    seeds = list(range(given)) if isinstance(given, int) else list(given) if isinstance(given, ListConfig) else []
+    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UnknownName(f"seeds={given}: give a number of at least 1, or a list of different seeds such as [0,1,2]")
+    return seeds
+
+
+def check_amounts(config: DictConfig) -> None:
+    """Check the numbers of workers, seconds and GiB; raises UnknownName."""
+    if config.workers is not None and (type(config.workers) is not int or config.workers < 1):
+        raise UnknownName(f"workers={config.workers}: give a whole number of at least 1, or null")
+    for name, value in config.limits.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise UnknownName(f"limits.{name}={value}: give a number above 0")
 
 
 def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
@@ -80,10 +97,8 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
     for detector, knobs in mapping(config.detector).items():
         declared = catalogue.detectors[detector]
         judges.append(Judge(detector, declared.file, declared.access, knobs or {}, declared.learns))
-    given = config.seeds if own.get("seeds") is None else own["seeds"]
-    seeds = list(range(given)) if isinstance(given, int) else [int(s) for s in given]
-    if not seeds:
-        raise UnknownName(f"seeds={given}: give a list of seeds such as [0,1,2], or a number of at least 1")
+    seeds = seeds_of(config.seeds if own.get("seeds") is None else own["seeds"])
+    check_amounts(config)
     if config.isolation not in ("auto", *LEVELS):
         raise UnknownName(unknown("isolation", config.isolation, ["auto", *LEVELS]))
     limits = config.limits
@@ -155,7 +170,7 @@ def workers_of(config: DictConfig) -> int:
     """Return the number of workers of each kind in this job: one core's worth where jobs run side by side."""
     hydra_config = HydraConfig.get()
     alone = hydra_config.mode != RunMode.MULTIRUN or hydra_config.runtime.choices["hydra/launcher"] == ONE_BY_ONE
-    return config.workers or (2 if alone else 1)
+    return (2 if alone else 1) if config.workers is None else config.workers
 
 
 def run_one(config: DictConfig) -> None:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from bugbench.__main__ import check_amounts, seeds_of
+from bugbench.names import UnknownName
 from bugbench.records import Records
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = "cancer_mlp"  # the workload that trains in about a second
@@ -149,6 +153,40 @@ def test_wrong_name_gets_the_nearest_right_one(arguments: Sequence[str], expecte
     output = bugbench(*arguments, cwd=tmp_path, code=1)
     assert expected in output
     assert len(output.strip().splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("workers", -2, "a whole number of at least 1, or null"),
+        ("workers", 0, "a whole number of at least 1, or null"),
+        ("workers", 1.5, "a whole number of at least 1, or null"),
+        ("limits.judge_seconds", -1, "a number above 0"),
+        ("limits.train_memory", "much", "a number above 0"),
+    ],
+)
+def test_wrong_amount_says_what_is_allowed(name: str, value: Any, allowed: str) -> None:
+    config = OmegaConf.load(ROOT / "conf" / "config.yaml")
+    assert isinstance(config, DictConfig)
+    check_amounts(config)
+    OmegaConf.update(config, name, value)
+    with pytest.raises(UnknownName, match=re.escape(f"{name}={value}: give {allowed}")):
+        check_amounts(config)
+
+
+@pytest.mark.parametrize(("given", "seeds"), [(3, [0, 1, 2]), ([4, 0], [4, 0])])
+def test_seeds(given: Any, seeds: list[int]) -> None:
+    assert seeds_of(OmegaConf.create({"seeds": given}).seeds) == seeds
+
+
+@pytest.mark.parametrize("given", [0, -1, [], [0, -1], ["a"], [1, 1], "many", 1.5])
+def test_wrong_seeds_say_what_is_allowed(given: Any) -> None:
+    with pytest.raises(UnknownName, match="give a number of at least 1, or a list of different seeds such as"):
+        seeds_of(OmegaConf.create({"seeds": given}).seeds)
+
+
+def test_wrong_amount_on_the_command_line(tmp_path: Path) -> None:
+    assert "workers=-2: give a whole number" in bugbench("bug=none", "workers=-2", cwd=tmp_path, code=2)
 
 
 def test_pair_that_does_not_apply_says_why(tmp_path: Path) -> None:
