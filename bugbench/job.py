@@ -138,7 +138,6 @@ def _finish(
     try:
         records = Records(plan.results)
         others = records.others(record, {judge.name for judge in plan.judges})
-        others = others[others["detector"].isin(list(catalogue.detectors))]
         records.write(record, pd.concat([others, verdicts], ignore_index=True))
     except OSError as error:
         said = [] if result.problem is None else [result.problem]

@@ -6,7 +6,7 @@ are named and left as they are; the exit status is then 1.
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pandas as pd
@@ -53,11 +53,11 @@ def judge_again(
     memory: int = JUDGE_MEMORY,
     folders: Collection[str] | None = None,
 ) -> list[str]:
-    """Judge every stored case whose trace is still whole; verdicts of other detectors are kept.
+    """Judge every stored case whose trace is still whole; verdicts of other detectors, from wherever, are kept.
 
     Args:
         results: where the cases lie.
-        catalogue: for the vocabulary, and whose detectors' verdicts are kept.
+        catalogue: for the vocabulary.
         judges: the detectors.
         workers: how many judge at a time.
         again: take no stored diagnosis.
@@ -95,12 +95,24 @@ def judge_again(
             else:
                 rows = skipped_rows(record, judges, catalogue.faults)
             own = old.get_group((record.workload, record.bug, record.seed)) if len(cases.verdicts) else cases.verdicts
-            kept = own[~own["detector"].isin(names) & own["detector"].isin(list(catalogue.detectors))]
+            kept = own[~own["detector"].isin(names)]
             records.write(record, pd.concat([kept, rows], ignore_index=True))
         except (Damaged, OSError) as error:
             problem = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
             problems.append(records.how_to_mend(record.folder, problem))
     return problems
+
+
+def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return what turns an option's text into a number of a kind, and refuses 0 and less."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+        return value
+
+    return read
 
 
 def main(arguments: list[str]) -> None:
@@ -109,8 +121,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--again", action="store_true", help="do not take stored diagnoses")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60, help="that a detector may take on one trace")
+    parser.add_argument("--workers", type=above_zero(int), default=2, help="how many judge at a time")
+    parser.add_argument("--seconds", type=above_zero(float), default=60, help="that a detector may take on one trace")
     parser.add_argument("--isolation", choices=["auto", *LEVELS], default="auto", help="how detectors are confined")
     options = parser.parse_args(arguments)
     try:
@@ -122,10 +134,12 @@ def main(arguments: list[str]) -> None:
         )
         for line in [*isolation_notices(), *problems]:
             warn(line)
-        board, _ = leaderboard.build(options.results, Records(options.results).read(), catalogue)
+        cases = Records(options.results).read()
+        board, _ = leaderboard.build(options.results, cases, catalogue)
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())
+    leaderboard.show_failures(cases.verdicts, Console())
     Console().print(leaderboard.wrote(options.results), highlight=False, soft_wrap=True)
     if problems:
         sys.exit(1)

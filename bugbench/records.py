@@ -7,6 +7,7 @@
 Every case has a folder of its own, so that many processes write without locks; tables are made by reading all.
 """
 
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,7 +143,9 @@ class Records:
         words = [f"bug={bug}", *(f"bug.{knob}" for knob in knobs.split(",") if knob), f"workload={name}"]
         settings = [setting for setting in overrides.split(",") if setting]
         words += [s if s.startswith(("data=", "model=")) else f"workload.config.{s}" for s in settings]
-        command = " ".join(["python -m bugbench", *words, f"seeds=[{seed.removeprefix('seed-')}]"])
+        if (results := self.root.parent.parent) != Path("results").resolve():
+            words.append(f"results={results}")
+        command = shlex.join(["python", "-m", "bugbench", *words, f"seeds=[{seed.removeprefix('seed-')}]"])
         return f"case {folder}: {problem}; to make it again: {command}"
 
 

@@ -241,6 +241,9 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     project_card = bugbench("bug=lr_too_low", "bug.factor=1e-9", *choice, cwd=tmp_path)
     assert re.search(r"right.*flat_loss.*lr_too_low", project_card)
     assert "linear_net" in bugbench("--search-path", "mine", module="bugbench.catalogue", cwd=tmp_path)
+    mine = {"bug": "linear_net", "workload": "iris_mlp", "search_path": "[mine]", "plot": "false"}
+    bugbench(*(f"{key}={value}" for key, value in mine.items()), "detector=[oracle]", cwd=tmp_path)
+    assert "flat_loss" in verdicts(tmp_path, "linear_net", workload="iris_mlp").index, "it took no part, and stays"
 
 
 def test_detectors_that_learn_judge_at_the_end_of_a_sweep(tmp_path: Path) -> None:
@@ -261,6 +264,12 @@ def test_detectors_that_learn_judge_at_the_end_of_a_sweep(tmp_path: Path) -> Non
     bugbench("--search-path", "mine", "--detector", "usual_fall", module="bugbench.judge", cwd=tmp_path)
     for workload, row in rows.items():
         pd.testing.assert_series_equal(verdicts(tmp_path, "lr_too_low", workload=workload).loc["usual_fall"], row)
+
+
+@pytest.mark.parametrize("option", ["--workers", "--seconds"])
+def test_judge_refuses_less_than_nothing(option: str, tmp_path: Path) -> None:
+    output = bugbench(option, "-3", module="bugbench.judge", cwd=tmp_path, code=2)
+    assert f"argument {option}: -3: give a number above 0" in output
 
 
 def test_missing_results_say_what_to_do(tmp_path: Path) -> None:

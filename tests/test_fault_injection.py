@@ -360,7 +360,7 @@ def test_damaged_case_is_left_out_by_name_until_it_is_made_again(undisturbed: Pa
     for module in ("bugbench.report", "bugbench.judge"):
         output = finish(start(home, module=module), code=1)
         assert f"{path}: " in output.replace("\n", "")
-        assert f"python -m bugbench bug=nan_inputs workload={FAST} seeds=[0]" in output
+        assert f"python -m bugbench bug=nan_inputs workload={FAST} 'seeds=[0]'" in output
         assert "Leaderboard: 1 harmful bug cases, 1 control cases" in output
     assert "**1 case(s) damaged on disk and left out.**" in (home / "results" / "leaderboard.md").read_text()
     before = trained(home)

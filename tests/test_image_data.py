@@ -283,7 +283,7 @@ def test_command_that_makes_a_case_again(tmp_path: Path) -> None:
         .how_to_mend(folder, "gone")
         .endswith(
             "python -m bugbench bug=softmax_dim bug.dim=1 workload=digits_cnn data=mnist model=resnet18 "
-            "workload.config.epochs=1 seeds=[3]"
+            f"workload.config.epochs=1 results={tmp_path} 'seeds=[3]'"
         )
     )
 

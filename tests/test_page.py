@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bugbench.report import drawing, leaderboard, page
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.scoring import verdict, verdict_table
 from bugbench.survival import kaplan_meier
+from rich.console import Console
 
 FAMILIES = {fault: entry["family"] for fault, entry in catalogue_module.vocabulary()[0].items()}
 ORACLE = {"metric": "accuracy", "direction": "maximize", "bounds": [0.0, 1.0], "floor": 0.02}
@@ -218,6 +220,21 @@ def test_tool_that_is_not_installed_is_a_row_with_the_reason(results):
     assert board.iloc[-1][["detector", "cases", "not_installed"]].tolist() == ["tool", 0, 1]
     assert "- `tool`: pip install <it>" in (results / "leaderboard.md").read_text()
     assert "tool: <code>pip install &lt;it&gt;</code>" in (results / "leaderboard.html").read_text()
+
+
+def test_terminal_counts_the_most_cases_and_names_who_fails(results, catalogue):
+    case = record("lr_too_low", "lr_too_low")
+    rows = [verdict(case.truth, "mine", "curves", FAMILIES, status="invalid", reason=f"no fault {i}") for i in (7, 7)]
+    store(results, case, {"silent": None})
+    Records(results).write(replace(case, seed=5), verdict_table({**row, "seed": 5} for row in rows[:1]))
+    cases = Records(results).read()
+    board, _ = leaderboard.build(results, cases, catalogue)
+    console = Console(width=160, record=True)
+    leaderboard.show(board, console)
+    leaderboard.show_failures(cases.verdicts, console)
+    text = console.export_text()
+    assert "Leaderboard: 5 harmful bug cases, 1 control cases; 3 detector(s) were judged on fewer" in text
+    assert "mine: invalid in 1 of 1 cases: no fault 7" in text
 
 
 def test_origin_of_detectors_is_shown(results, catalogue):

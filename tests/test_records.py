@@ -121,7 +121,8 @@ def test_damaged_case_is_named_with_the_command_that_mends_it(tmp_path, damage, 
     assert set(cases.verdicts["bug"]) == {"softmax_dim"}
     (line,) = records.damage(cases)
     assert line.startswith(f"case digits/lr_too_low(factor=0.1)/seed-3: left out: {path}: ")
-    assert line.endswith("python -m bugbench bug=lr_too_low bug.factor=0.1 workload=digits seeds=[3]")
+    command = f"python -m bugbench bug=lr_too_low bug.factor=0.1 workload=digits results={tmp_path} 'seeds=[3]'"
+    assert line.endswith(command)
     assert "\n" not in line
 
 

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> None:
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())
+    leaderboard.show_failures(cases.verdicts, Console())
     Console().print(leaderboard.wrote(options.results), highlight=False, soft_wrap=True)
     if cases.damaged:
         sys.exit(1)

@@ -27,6 +27,7 @@ from bugbench.report.wording import (
 from bugbench.scoring import STATUSES, tier
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -84,9 +85,14 @@ def summary(tables: Tables, cases: Cases) -> str:
     )
     if tables.absent:
         text += f" {len(tables.absent)} detector(s) could not be judged: their tools are not installed."
-    if fewer := int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum()):
+    if fewer := fewer_cases(board):
         text += f" {fewer} detector(s) were judged on fewer of them, see the column “judged”."
     return text + _lost(cases) + _isolation(cases.verdicts)
+
+
+def fewer_cases(board: pd.DataFrame) -> int:
+    """Return how many detectors were judged on fewer cases than others."""
+    return int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum())
 
 
 def markdown(tables: Tables, cases: Cases) -> str:
@@ -170,6 +176,7 @@ def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:
     return header + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for _, row in board.iterrows()]
 
 
+FAILURES = ("crashed", "timed_out", "out_of_memory", "invalid")  # statuses of a detector that is at fault, or too slow
 # what stands in the terminal, and from which width on
 NARROW, MEDIUM, WIDE = 0, 92, 104
 COLUMNS = {
@@ -187,10 +194,22 @@ COLUMNS = {
 }
 
 
+def show_failures(verdicts: pd.DataFrame, console: Console) -> None:
+    """Print which detectors failed, on how many cases, and the most frequent reason of each."""
+    failed = verdicts[verdicts["status"].isin(FAILURES)]
+    for (name, status), rows in failed.groupby(["detector", "status"]):
+        cases = int((verdicts["detector"] == name).sum())
+        text = (
+            f"{name}: {str(status).replace('_', ' ')} in {len(rows)} of {cases} cases: {rows['reason'].mode()[0][:300]}"
+        )
+        console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
+
+
 def show(board: pd.DataFrame, console: Console) -> None:
     """Print the leaderboard, as many columns as the terminal is wide."""
-    first = board.iloc[0]
-    title = f"Leaderboard: {first['cases']} harmful bug cases, {first['controls']} control cases"
+    title = f"Leaderboard: {board['cases'].max()} harmful bug cases, {board['controls'].max()} control cases"
+    if fewer := fewer_cases(board):
+        title += f"; {fewer} detector(s) were judged on fewer"
     if board["skipped"].any():
         title += f", {board['skipped'].max()} skipped"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -141,6 +141,7 @@ class Leaderboard(Callback):
             return [*problems, f"the leaderboard: {error}"]
         console.print()
         leaderboard.show(board, console)
+        leaderboard.show_failures(cases.verdicts, console)
         if impact["provisional"].any():
             pairs = int(impact["provisional"].sum())
             console.print(

@@ -103,9 +103,8 @@ def show_verdicts(results: Sequence[CaseResult], console: Console) -> None:
             if names := list(quiet.loc[quiet["status"] == status, "detector"]):
                 note(f"{words}: {', '.join(names)}", console)
         absent = quiet[quiet["status"] == "not_installed"]
-        if len(absent):
-            how = absent["reason"].str.partition(" (")[0].value_counts().index[0]  # for most of them
-            note(f"not installed: {', '.join(absent['detector'])}; {escape(how)}", console)
+        for how, lacking in absent.groupby([reason.partition(" (")[0] for reason in absent["reason"]], sort=False):
+            note(f"not installed: {', '.join(lacking['detector'])}; {escape(str(how))}", console)
 
 
 def _one_verdict_each(rows: pd.DataFrame, table: Table) -> None:
