@@ -1,7 +1,8 @@
 """Judge stored traces again without training: ``python -m bugbench.judge [--detector NAME …] [--again]``.
 
 For new or changed detectors: every stored case gets new verdicts, and the tables are rebuilt. Cases that are damaged
-are named and left as they are; the exit status is then 1.
+are named and left as they are; the exit status is then 1. With ``--trace FOLDER`` the detectors judge a trace of your
+own instead, see :mod:`bugbench.own_trace`.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pandas as pd
+from bugbench import own_trace
 from bugbench.catalogue import Catalogue, load, search_path_of
 from bugbench.integrity import Damaged, warn
 from bugbench.isolation import LEVELS
@@ -124,11 +126,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--workers", type=above_zero(int), default=2, help="how many judge at a time")
     parser.add_argument("--seconds", type=above_zero(float), default=60, help="that a detector may take on one trace")
     parser.add_argument("--isolation", choices=["auto", *LEVELS], default="auto", help="how detectors are confined")
+    parser.add_argument("--trace", type=Path, metavar="FOLDER", help="print what they say of a trace of your own")
     options = parser.parse_args(arguments)
     try:
         results_folder(options.results)
         catalogue = load(options.search_path)
         judges = judges_of(catalogue, options.detector)
+        if options.trace:
+            wanted = options.detector or [n for n, d in catalogue.detectors.items() if d.origin != "baseline"]
+            judges = [judge for judge in judges if judge.name in wanted and "truth" not in judge.access]
+            pool = judge_pool(options.workers, options.isolation, secrets(catalogue, options.results))
+            own_trace.show(own_trace.judge_trace(options.trace, judges, pool, options.seconds), Console())
+            return
         problems = judge_again(
             options.results, catalogue, judges, options.workers, options.again, options.seconds, options.isolation
         )

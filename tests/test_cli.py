@@ -11,8 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from bugbench.__main__ import check_amounts, seeds_of
 from bugbench.names import UnknownName
+from bugbench.recorder import Recorder
 from bugbench.records import Records
 from omegaconf import DictConfig, OmegaConf
 
@@ -264,6 +266,32 @@ def test_detectors_that_learn_judge_at_the_end_of_a_sweep(tmp_path: Path) -> Non
     bugbench("--search-path", "mine", "--detector", "usual_fall", module="bugbench.judge", cwd=tmp_path)
     for workload, row in rows.items():
         pd.testing.assert_series_equal(verdicts(tmp_path, "lr_too_low", workload=workload).loc["usual_fall"], row)
+
+
+def test_detectors_judge_a_trace_of_ones_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run = Recorder(tmp_path / "mine", task="classification", classes=3)
+    model = torch.nn.Linear(4, 3)
+    run.watch(model, optimizer := torch.optim.SGD(model.parameters(), lr=0.1))
+    for _ in range(30):
+        inputs, targets = torch.randn(16, 4), torch.randint(3, (16,))
+        outputs = model(inputs)
+        loss = torch.nn.functional.cross_entropy(outputs.softmax(dim=1), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+    run.finish()
+    asked = ["loss_recomputation", "finite_checks", "mode_check", "batch_independence", "deepfd"]
+    output = bugbench("--trace", "mine", "--detector", *asked, module="bugbench.judge", cwd=tmp_path)
+    assert re.search(r"loss_recomputation.*redundant_softmax · step \d", output)
+    assert "said healthy: finite_checks, mode_check" in output
+    assert "the trace must hold program.py, config.yaml, data: batch_independence" in " ".join(output.split())
+    assert "nobody has taught it: deepfd" in output
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "mine" / "meta.json").unlink()
+    output = bugbench("--trace", "mine", module="bugbench.judge", cwd=tmp_path, code=1)
+    assert "mine is no trace: meta.json is missing" in output
 
 
 @pytest.mark.parametrize("option", ["--workers", "--seconds"])
