@@ -116,6 +116,5 @@ def _problem(seen: Collection[str]) -> str | None:
         found.add("explode")
     if "low" in seen or "slow" in seen:
         tensors = [name for name in ("relu", "explode", "vanish") if name in seen][:1]
-        stuck = "low" in seen and "slow" in seen and "abnormal_data" not in seen
-        found.update(tensors or ["not_converge"] * stuck)
+        found.update(tensors or ["not_converge"] * ("low" in seen and "slow" in seen and "abnormal_data" not in seen))
     return next((name for name in FAULTS if name in found), None)

@@ -45,10 +45,9 @@ class Deepdiagnosis(Detector):
     fix. The order differs by symptom (…Analysis). The authors' own data have 68 of 188 healthy models flagged.
 
     Changed: outputs and gradients are those of the last training step looked at in an epoch, not of the first batch,
-    so that an output differs from epoch to epoch unless a layer is stuck. What sigmoid gets is taken to be normal with
-    the mean and deviation of the layer before; for mean |g| stands the root mean square, which is no less. The last
-    epoch is the last in the trace. Scores without a softmax are out of range to Keras, and right for PyTorch's losses:
-    left out, as is the change of a last linear layer where the loss is not finite. Token indices are inputs.
+    so that an output differs from epoch to epoch unless a layer is stuck. What sigmoid gets is taken to be normal, as
+    the layer before; for mean |g| stands the root mean square. The last epoch is the trace's. Left out: scores without
+    a softmax, right for PyTorch's losses; the change of a last linear layer where the loss is not finite.
     """
 
     access = {"tensors", "data"}

@@ -81,9 +81,8 @@ class FiniteChecks(Detector):
         if not (factor >= self.growth or ratio >= self.update_ratio):
             return None
         text = f"not finite {where}; before, the loss grew {factor:.3g}-fold, updates to {ratio:.2g} of the weights"
-        # only a loss without a lower bound falls below 0
-        unbounded = ["flipped_sign", "nll_on_logits"] if losses[0] < -0.5 else ["nll_on_logits"]
-        return _ranked(unbounded if losses[-1] < 0 else ["lr_too_high", "flipped_sign", "missing_zero_grad"], text)
+        bottomless = ["flipped_sign", "nll_on_logits"] if losses[0] < -0.5 else ["nll_on_logits"]
+        return _ranked(bottomless if losses[-1] < 0 else ["lr_too_high", "flipped_sign", "missing_zero_grad"], text)
 
 
 def _inputs(trace: Trace, train: pd.DataFrame) -> Diagnosis | None:

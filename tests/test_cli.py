@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = "cancer_mlp"  # the workload that trains in about a second
 RULE_SETS = ["deepdiagnosis", "deeplocalize", "sagemaker_rules", "thedeepchecker", "umlaut"]  # kept as published
 LEADERBOARD = [
-    *("detector", "access", "diagnosis_j", "detection_j", "false_alarm_rate"),
+    *("detector", "access", "origin", "diagnosis_j", "detection_j", "false_alarm_rate"),
     *("exact_rate", "family_rate", "top3_rate"),
 ]
 

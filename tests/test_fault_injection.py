@@ -357,8 +357,8 @@ def test_damaged_case_is_left_out_by_name_until_it_is_made_again(undisturbed: Pa
     shutil.copytree(undisturbed, home)
     path = home / "results" / "runs" / "cases" / FAST / "nan_inputs" / "seed-0" / "case.json"
     damage(path)
-    for module in ("bugbench.report", "bugbench.judge"):
-        output = finish(start(home, module=module), code=1)
+    for module, asked in (("bugbench.report", []), ("bugbench.judge", ["--detector", *DETECTORS])):
+        output = finish(start(home, *asked, module=module), code=1)
         assert f"{path}: " in output.replace("\n", "")
         assert f"python -m bugbench bug=nan_inputs workload={FAST} 'seeds=[0]'" in output
         assert "Leaderboard: 1 harmful bug cases, 1 control cases" in output
