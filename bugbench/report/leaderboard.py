@@ -178,10 +178,10 @@ def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:
 
 FAILURES = ("crashed", "timed_out", "out_of_memory", "invalid")  # statuses of a detector that is at fault, or too slow
 # what stands in the terminal, and from which width on
-NARROW, MEDIUM, WIDE = 0, 92, 104
+NARROW, MEDIUM, WIDE, WIDEST = 0, 98, 114, 140
 COLUMNS = {
     "detector": ("detector", NARROW),
-    "access": ("access", MEDIUM),
+    "access": ("access", WIDEST),
     "diagnosis_j": ("diagnosis\nJ", NARROW),
     "interval": ("95 %", NARROW),
     "detection_j": ("detection\nJ", NARROW),
@@ -217,7 +217,7 @@ def show(board: pd.DataFrame, console: Console) -> None:
     for name in fitting:
         words = name in ("detector", "access")
         table.add_column(
-            COLUMNS[name][0], justify="left" if words else "right", no_wrap=name in ("detector", "interval")
+            COLUMNS[name][0], justify="left" if words else "right", no_wrap=words or name == "interval"
         )
     for _, row in board.iterrows():
         texts = dict(zip(SHOWN, cells(row), strict=True))
