@@ -216,9 +216,7 @@ def show(board: pd.DataFrame, console: Console) -> None:
     fitting = [name for name, (_, width) in COLUMNS.items() if console.width >= width]
     for name in fitting:
         words = name in ("detector", "access")
-        table.add_column(
-            COLUMNS[name][0], justify="left" if words else "right", no_wrap=words or name == "interval"
-        )
+        table.add_column(COLUMNS[name][0], justify="left" if words else "right", no_wrap=words or name == "interval")
     for _, row in board.iterrows():
         texts = dict(zip(SHOWN, cells(row), strict=True))
         table.add_row(*(texts[name] for name in fitting))
