@@ -31,6 +31,28 @@ def test_readme_quotes_the_leaderboard(board):
     assert f"{board['controls'].max()} control cases" in section
 
 
+def test_readme_says_in_words_what_the_leaderboard_holds(board):
+    text = (ROOT / "README.md").read_text()
+    words = " ".join(text[text.index("## The field so far") : text.index("## Limits")].split())
+    rows = board.set_index("detector")
+    rerun = rows[rows["access"].str.contains("rerun")]
+    plan, learned = rows.loc["debugging_plan"], rows.loc[["deepfd", "default_tree", "invariants"], "false_alarm_rate"]
+    unnamed = re.search(r"(\d+ of) the (\d+ faults) that do harm", (RESULTS / "leaderboard.md").read_text())
+    assert unnamed is not None
+    assert (rerun["cases"] + rerun["controls"]).nunique() == 1
+    for claim in (
+        f"The {len(rerun)} detectors that run programs again were judged on {int(plan.cases + plan.controls)} of these",
+        f"has all {len(board)} and says",
+        f"raises an alarm on {plan.detection_rate:.0%} of the bugs, names the cause of {plan.exact_rate:.0%} and flags "
+        f"{plan.false_alarm_rate:.0%} of the controls",
+        f"{unnamed[1]} {unnamed[2]} nobody ever names",
+        "flag " + ", ".join(f"{rate:.0%} (`{name}`)" for name, rate in learned.items()) + " of the controls",
+    ):
+        assert claim in words
+    readers = rows[(rows["origin"] != "baseline") & ~rows["access"].str.contains("rerun")]
+    assert readers["exact_rate"].idxmax() == "invariants"
+
+
 def test_page_shows_the_leaderboard(board):
     page = (RESULTS / "leaderboard.html").read_text()
     assert len(page.encode()) <= LARGEST
