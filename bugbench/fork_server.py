@@ -33,7 +33,7 @@ SCRATCH, TRACE = Path("/scratch"), Path("/trace")  # with namespaces; elsewhere 
 PRELOADED = {  # what a detector may have loaded before it is forked: modules whose import changes nothing for others
     *("numpy", "pandas", "yaml", "pyarrow", "pyarrow.parquet", "safetensors", "safetensors.numpy", "torch", "torch.nn"),
     *("scipy", "scipy.special", "scipy.stats", "scipy.linalg", "scipy.optimize", "scipy.signal", "sklearn"),
-    *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection"),
+    *("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection", "bugbench.first_batch", "bugbench.rerun"),
 }
 PRELOADED_TOOLS = {"lightning.pytorch", "torchfix.torchfix"}  # likewise; the first takes longer to load than to ask
 READING = ("pyarrow.dataset", "pyarrow.pandas_compat")  # what pandas imports when it reads its first table
@@ -145,7 +145,8 @@ class ForkServer:
     def _preload(self, detector: Path) -> None:
         """Import what a detector imports, if it is one of the modules that many share, so that no child has to.
 
-        These are :data:`PRELOADED`, the modules of bugbench but for detectors, and :data:`PRELOADED_TOOLS`.
+        These are :data:`PRELOADED`; for the project's own detectors, which are known to import what is there, also the
+        other modules of bugbench but for detectors, and :data:`PRELOADED_TOOLS`.
         """
         if detector in self._seen:
             return
@@ -160,10 +161,13 @@ class ForkServer:
                     modules.append(node.module)
                 elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tool":
                     tools += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        own = {f"bugbench.{path.stem}" for path in Path(__file__).parent.glob("*.py")}
+        package = Path(__file__).parent
+        own = {f"bugbench.{path.stem}" for path in package.glob("*.py")} if detector.parent.parent == package else set()
         for module in (PRELOADED | own).intersection(modules):
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
+        if not own:
+            return
         for name in PRELOADED_TOOLS.intersection(tools):
             if _can_be_loaded(name):
                 importlib.import_module("bugbench.third_party").tool(name)
