@@ -218,6 +218,24 @@ def test_catalogue_as_tables(tmp_path: Path) -> None:
     assert "digits_cnn" in output
 
 
+def test_catalogue_tells_of_each_kind_of_name(tmp_path: Path) -> None:
+    names = ("softmax_dim", "data", "digits_cnn", "autotrainer", "adam_for_sgd")
+    output = bugbench(*names, module="bugbench.catalogue", cwd=tmp_path)
+    assert "-    return F.cross_entropy(" in output
+    assert "python -m bugbench bug=softmax_dim" in output
+    assert re.search(r"digits_cnn\W+degraded\W+0\.\d{3} → 0\.\d{3}", output)
+    assert "implicit_softmax_dim" in output, "the fault softmax_dim has other cards, too"
+    assert re.search(r"nan_inputs +Missing values", output)
+    assert "data=cifar10" in output
+    assert "ICSE 2021" in output
+    assert "control: nothing is wrong" in output
+
+
+def test_catalogue_names_the_nearest(tmp_path: Path) -> None:
+    output = bugbench("sofmax_dim", module="bugbench.catalogue", cwd=tmp_path, code=1)
+    assert "unknown name 'sofmax_dim': did you mean softmax_dim" in output
+
+
 def example_files() -> dict[str, str]:
     """Return the files that CONTRIBUTING.md tells a newcomer to write."""
     text = (ROOT / "CONTRIBUTING.md").read_text()

@@ -362,7 +362,7 @@ def test_damaged_case_is_left_out_by_name_until_it_is_made_again(undisturbed: Pa
         assert f"{path}: " in output.replace("\n", "")
         assert f"python -m bugbench bug=nan_inputs workload={FAST} 'seeds=[0]'" in output
         assert "Leaderboard: 1 harmful bug cases, 1 control cases" in output
-    assert "**1 case(s) damaged on disk and left out.**" in (home / "results" / "leaderboard.md").read_text()
+    assert "**1 case damaged on disk and left out.**" in (home / "results" / "leaderboard.md").read_text()
     before = trained(home)
     finish(start(home, *SWEEP))
     assert trained(home) == before
@@ -442,7 +442,7 @@ def test_broken_data_set_skips_its_cases_and_the_job_goes_on(
     assert set(impact["workload"]) == {"cancer_mlp"}
     assert set(board["cases"]) == {2}
     assert set(board["skipped"]) == {2}
-    assert "**2 case(s) skipped, because the harness failed.**" in (results / "leaderboard.md").read_text()
+    assert "**2 cases skipped, because the harness failed.**" in (results / "leaderboard.md").read_text()
     assert judge_again(results, broken, judges_of(broken, DETECTORS), workers=2, again=False) == []
 
     (result,) = run_job(plan(catalogue, results), catalogue)

@@ -162,7 +162,7 @@ def test_numbers_on_the_page_are_those_of_the_tables(results):
     answers = pd.read_csv(results / "answers_and_times.csv").set_index("detector")
     assert answers.loc["symptom", ["cause", "symptom", "wrong"]].tolist() == [0, 1, 0]
     markdown = (results / "leaderboard.md").read_text()
-    assert "1 detector(s) were judged on fewer of them" in markdown
+    assert "1 detector judged on fewer of them" in markdown
     assert re.search(r"^\| right .*\| 4 \+ 1 \| any other \|$", markdown, re.MULTILINE)
 
 
@@ -232,7 +232,7 @@ def test_terminal_counts_the_most_cases_and_names_who_fails(results, catalogue):
     leaderboard.show(board, console)
     leaderboard.show_failures(cases.verdicts, console)
     text = console.export_text()
-    assert "Leaderboard: 5 harmful bug cases, 1 control cases; 3 detector(s) were judged on fewer" in text
+    assert "Leaderboard: 5 harmful bug cases, 1 control case; 3 detectors judged on fewer" in text
     assert "mine: invalid in 1 of 1 cases: no fault 7" in text
 
 

@@ -1,4 +1,4 @@
-"""List the catalogue: ``python -m bugbench.catalogue [--format table|json] [--search-path FOLDER …]``."""
+"""List the catalogue: ``python -m bugbench.catalogue [NAME …] [--format table|json] [--search-path FOLDER …]``."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from bugbench.catalogue import Catalogue, load, search_path_of
+from bugbench.catalogue.entry import show_entry
 from bugbench.impact import is_harmful
 from bugbench.job import reference_impact
 from bugbench.plugins import project_folder
@@ -80,14 +81,19 @@ def show(catalogue: Catalogue, impact: pd.DataFrame | None, console: Console) ->
     state = {(case["bug"], case["workload"]): case["state"] for case in data["cases"]}
     names = [w["id"] for w in data["workloads"]]
     bugs = Table(title="Bugs and controls, and what they do on each workload", title_justify="left")
-    for column in ("bug", "fault", "family"):
-        bugs.add_column(column, overflow="fold")
-    for number, _ in enumerate(names, 1):
-        bugs.add_column(str(number), justify="center", no_wrap=True)
+    bugs.add_column("bug", overflow="fold")
+    bugs.add_column("fault, if named otherwise", overflow="fold")
+    # one column for all workloads: with one for each, names would have to be broken on a terminal of usual width
+    bugs.add_column(" ".join(map(str, range(1, len(names) + 1))), no_wrap=True)
+    family = None
     for bug in sorted(data["bugs"], key=lambda b: (b["control"], b["family"], b["id"])):
-        marks = [_mark(state[bug["id"], name]) if (bug["id"], name) in state else "" for name in names]
-        fault = "[dim]control[/]" if bug["control"] else bug["fault"]
-        bugs.add_row(bug["id"], fault, "" if bug["control"] else bug["family"], *marks)
+        if (bug["control"], bug["family"]) != family:
+            family = (bug["control"], bug["family"])
+            bugs.add_section()
+            bugs.add_row("[bold]controls: nothing is wrong[/]" if bug["control"] else f"[bold]{bug['family']}[/]")
+        marks = [_mark(state[bug["id"], name]) if (bug["id"], name) in state else " " for name in names]
+        fault = "" if bug["control"] or bug["fault"] == bug["id"] else bug["fault"]
+        bugs.add_row(bug["id"], fault, " ".join(marks))
     detectors = Table(title="Detectors", title_justify="left")
     for column in ("detector", "access", "knobs"):
         detectors.add_column(column, overflow="fold")
@@ -122,14 +128,22 @@ def _mark(state: str | None) -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bugbench.catalogue", description="List the catalogue.")
+    help_text = (
+        "a bug, control, fault, family, workload or detector to tell of; all of them, as tables, if none is named"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=help_text)
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")
     options = parser.parse_args(arguments)
     try:
         catalogue = load(options.search_path)
         impact = reference_impact(project_folder("results"))
+        for name in options.names:
+            show_entry(name, catalogue, impact, Console())
     except (ValueError, LookupError) as error:
         sys.exit(f"bugbench: {error}")
+    if options.names:
+        return
     if options.format == "json":
         print(json.dumps(listing(catalogue, impact), indent=1))
     else:

@@ -20,6 +20,7 @@ from bugbench.report.wording import (
     TIMES,
     WORDS,
     cells,
+    counted,
     friedman_words,
     number,
     unnamed_words,
@@ -79,15 +80,20 @@ def summary(tables: Tables, cases: Cases) -> str:
     bugs = {r.bug for r in records if not r.control}
     controls = {r.bug for r in records if r.control}
     text = (
-        f"{len(bugs)} bugs and {len(controls)} controls on {', '.join(workloads)}, {seeds} seed(s), bugbench "
-        f"{__version__}: {board['cases'].max()} harmful bug cases, {board['controls'].max()} control cases; "
-        f"{board['latent'].max()} latent bug cases left out."
+        f"{counted(len(bugs), 'bug')} and {counted(len(controls), 'control')} on {', '.join(workloads)}, "
+        f"{counted(seeds, 'seed')}, bugbench {__version__}: {_judged_on(board)}; "
+        f"{counted(board['latent'].max(), 'latent bug case')} left out."
     )
     if tables.absent:
-        text += f" {len(tables.absent)} detector(s) could not be judged: their tools are not installed."
+        text += f" {counted(len(tables.absent), 'detector')} could not be judged: what they need is not installed."
     if fewer := fewer_cases(board):
-        text += f" {fewer} detector(s) were judged on fewer of them, see the column “judged”."
+        text += f" {counted(fewer, 'detector')} judged on fewer of them: see the column “judged”."
     return text + _lost(cases) + _isolation(cases.verdicts)
+
+
+def _judged_on(board: pd.DataFrame) -> str:
+    cases, controls = (int(board[kind].max()) for kind in ("cases", "controls"))
+    return f"{counted(cases, 'harmful bug case')}, {counted(controls, 'control case')}"
 
 
 def fewer_cases(board: pd.DataFrame) -> int:
@@ -134,7 +140,7 @@ def _lost(cases: Cases) -> str:
         "skipped, because the harness failed": len(cases.records) - len(cases.scored),
         "damaged on disk and left out": len(cases.damaged),
     }
-    return "".join(f" **{number} case(s) {why}.**" for why, number in lost.items() if number)
+    return "".join(f" **{counted(number, 'case')} {why}.**" for why, number in lost.items() if number)
 
 
 def _isolation(verdicts: pd.DataFrame) -> str:
@@ -207,9 +213,9 @@ def show_failures(verdicts: pd.DataFrame, console: Console) -> None:
 
 def show(board: pd.DataFrame, console: Console) -> None:
     """Print the leaderboard, as many columns as the terminal is wide."""
-    title = f"Leaderboard: {board['cases'].max()} harmful bug cases, {board['controls'].max()} control cases"
+    title = f"Leaderboard: {_judged_on(board)}"
     if fewer := fewer_cases(board):
-        title += f"; {fewer} detector(s) were judged on fewer"
+        title += f"; {counted(fewer, 'detector')} judged on fewer"
     if board["skipped"].any():
         title += f", {board['skipped'].max()} skipped"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

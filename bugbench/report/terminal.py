@@ -9,6 +9,7 @@ import pandas as pd
 from bugbench.card import Card
 from bugbench.job import CaseResult
 from bugbench.report.figure import smooth
+from bugbench.report.wording import counted
 from bugbench.runner import Case
 from bugbench.store import Store
 from bugbench.trace import Trace
@@ -72,8 +73,11 @@ def show_comparison(results: Sequence[CaseResult], impact: pd.DataFrame, store: 
             note(f"onset: the run leaves its twin's track at step {record.onset} of {result.outcome.steps}", console)
     for row in impact.itertuples():
         words = " and ".join(STATE_WORDS[part] for part in str(row.state).split("+"))
-        seeds = f"{row.seeds} seed" + ("s" if row.seeds != 1 else "")
-        how = f"by the size of the effect alone, {seeds}" if row.provisional else f"{row.seeds} matched seeds"
+        how = (
+            f"by the size of the effect alone, {counted(int(str(row.seeds)), 'seed')}"
+            if row.provisional
+            else f"{row.seeds} matched seeds"
+        )
         if int(str(row.seeds)) > sum(result.record.workload == row.workload for result in results):
             how += " measured before"
         p = "" if row.provisional else f", p = {row.p:.3f}"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from bugbench.report.wording import counted
 
 Span = tuple[float, float, int]  # start and end of a job in seconds since the epoch, and its workers
 
@@ -67,12 +68,12 @@ class Throughput:
     @property
     def line(self) -> str:
         """The figures as one line for the terminal."""
-        parts = [f"{_clock(self.wall_seconds)} on {self.cores} core{'s' if self.cores != 1 else ''}"]
+        parts = [f"{_clock(self.wall_seconds)} on {counted(self.cores, 'core')}"]
         if self.overhead is None:
             parts.append("nothing had to be trained")
         else:
             parts.append(
-                f"{self.trained_runs} programs trained in {_clock(self.training_seconds)} of core time: "
+                f"{counted(self.trained_runs, 'program')} trained in {_clock(self.training_seconds)} of core time: "
                 f"{self.overhead:.2f} times as long as training alone would take"
             )
         if self.cases_per_core_hour is not None:

@@ -72,6 +72,11 @@ def number(value: float, decimals: int) -> str:
     return "–" if pd.isna(value) else f"{value:z.{decimals}f}"  # z: no minus before a 0
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 control", "2 controls"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def unnamed_words(unnamed: Sequence[str], faults: int) -> str:
     """Return the sentence on faults that nobody names, of so many that do harm."""
     if not unnamed:
