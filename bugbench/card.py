@@ -177,6 +177,19 @@ class SettingError(LookupError):
         return str(self.args[0])
 
 
+def check_settings(settings: Mapping[str, Any], usual: Mapping[str, Any], where: str) -> None:
+    """Check that settings are of the kind they usually are: a whole number stays one.
+
+    Raises:
+        SettingError: naming the first that is not, and what it usually is.
+    """
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    for name in settings.keys() & usual.keys():
+        value, kind = settings[name], type(usual[name])
+        if kind in kinds and type(value) is not kind and not (kind is float and type(value) is int):
+            raise SettingError(f"{where}{name}: it must be {kinds[kind]}, such as {usual[name]}, not {value!r}")
+
+
 def change_config(config: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return ``config`` with ``changes`` applied; "* 100", "/ 10", "+ 1", "- 1" are relative to the value there.
 

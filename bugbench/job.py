@@ -155,9 +155,9 @@ def outcome_of(run: Run, outcomes: Mapping[str, Outcome | HarnessFailure], store
     outcome = outcomes[store.key(run)]
     if isinstance(outcome, HarnessFailure):
         raise HarnessFailure(f"{whose}{outcome}", outcome.traceback)
-    if whose and (outcome.oracle is None or not math.isfinite(outcome.oracle)):
+    if whose and not (outcome.steps and outcome.oracle is not None and math.isfinite(outcome.oracle)):
         # the same data set, metric and machine serve the bug: what fails without a bug says nothing of one
-        error = outcome.error or f"the data set's oracle_metric returned {outcome.oracle}"
+        error = outcome.error or f"after {outcome.steps} steps the data set's oracle_metric returned {outcome.oracle}"
         raise HarnessFailure(f"{whose}there is no result to compare with: {error}", f"trace: {outcome.key}\n")
     return outcome
 

@@ -1,9 +1,10 @@
 """Malformed cards: the message names file, field, reason and the nearest right name. How a card changes a config."""
 
+import re
 from pathlib import Path
 
 import pytest
-from bugbench.card import CardError, SettingError, change_config, make_card, read_card
+from bugbench.card import CardError, SettingError, change_config, check_settings, make_card, read_card
 
 FAULTS = {"softmax_dim": {}, "missing_zero_grad": {}, "lr_too_high": {}}
 GOOD = """\
@@ -250,3 +251,23 @@ def test_the_config_itself_is_left_alone():
     before = dict(CONFIG)
     change_config(CONFIG, {"lr": 5}, "own")
     assert before == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("lr", "abc", "workload.config.lr: it must be a number, such as 0.1, not 'abc'"),
+        ("lr", True, "a number, such as 0.1, not True"),
+        ("epochs", 2.5, "workload.config.epochs: it must be a whole number, such as 8, not 2.5"),
+        ("nesterov", 1, "true or false, such as False, not 1"),
+        ("optimizer", 3, "a word, such as sgd, not 3"),
+    ],
+)
+def test_setting_of_another_kind_is_refused(name: str, value: object, words: str) -> None:
+    usual = {"lr": 0.1, "epochs": 8, "nesterov": False, "optimizer": "sgd"}
+    with pytest.raises(SettingError, match=re.escape(words)):
+        check_settings(usual | {name: value}, usual, "workload.config.")
+
+
+def test_whole_number_will_do_for_a_number() -> None:
+    check_settings({"lr": 1, "epochs": 3, "new": "?"}, {"lr": 0.1, "epochs": 8}, "")

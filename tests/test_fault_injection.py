@@ -361,7 +361,7 @@ def test_damaged_case_is_left_out_by_name_until_it_is_made_again(undisturbed: Pa
         output = finish(start(home, *asked, module=module), code=1)
         assert f"{path}: " in output.replace("\n", "")
         assert f"python -m bugbench bug=nan_inputs workload={FAST} 'seeds=[0]'" in output
-        assert "Leaderboard: 1 harmful bug cases, 1 control cases" in output
+        assert "Leaderboard: 1 harmful bug case, 1 control case" in output
     assert "**1 case damaged on disk and left out.**" in (home / "results" / "leaderboard.md").read_text()
     before = trained(home)
     finish(start(home, *SWEEP))
@@ -403,6 +403,12 @@ def with_broken_data_set(catalogue: Catalogue, folder: Path, function: str) -> C
     )
     workload = replace(catalogue.workloads[FAST], dataset=folder / "broken.py")
     return replace(catalogue, workloads={**catalogue.workloads, FAST: workload})
+
+
+def test_a_twin_that_trains_no_step_has_no_result_to_compare_with(catalogue: Catalogue, tmp_path: Path) -> None:
+    card = catalogue.card("lr_too_low", {**catalogue.cards["lr_too_low"], "setting": {"epochs": 0}})
+    (result,) = run_job(replace(plan(catalogue, tmp_path), card=card), catalogue)
+    assert_skipped(result, tmp_path, "healthy twin: there is no result to compare with: after 0 steps")
 
 
 def assert_skipped(result: CaseResult, results: Path, reason: str) -> None:

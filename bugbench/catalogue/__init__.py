@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from bugbench.card import Card, CardError, SettingError, change_config, make_card, read_card
+from bugbench.card import Card, CardError, SettingError, change_config, check_settings, make_card, read_card
 from bugbench.catalogue.variations import KINDS, Variation, fitted, merged, read_variation, varied_source
 from bugbench.declaration import Declaration, read_declaration
 from bugbench.injection import Edited, NoMatch, inject
@@ -63,8 +63,9 @@ class Workload:
         return f"{self.name}({','.join(inner)})" if inner else self.name
 
     def set_to(self, settings: Mapping[str, Any]) -> "Workload":
-        """Return the workload with its settings as they were composed from files and command line."""
+        """Return the workload with its settings as they were composed; SettingError if one is of another kind."""
         settings = fitted(settings, self.variations, self.source) if self.variations else settings
+        check_settings(settings["config"], self.config, "workload.config.")
         changed = {k: v for k, v in settings["config"].items() if self.config.get(k) != v}
         return replace(self, settings=settings, changed=changed)
 
