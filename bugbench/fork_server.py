@@ -27,6 +27,7 @@ from bugbench import landlock, namespaces, seccomp
 from bugbench.answers import Answer, failure
 from bugbench.children import become_reaper, end, end_all, last_words, status_of, wait
 from bugbench.isolation import View
+from bugbench.large_pages import join_pages
 from bugbench.limits import Limits, base_memory
 
 SCRATCH, TRACE = Path("/scratch"), Path("/trace")  # with namespaces; elsewhere temporary folders
@@ -86,6 +87,7 @@ class ForkServer:
 
         for module in READING:
             importlib.import_module(module)
+        join_pages()
         return {"level": self.level}
 
     def diagnose(self, request: dict[str, Any]) -> Answer | None:
@@ -163,14 +165,15 @@ class ForkServer:
                     tools += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         package = Path(__file__).parent
         own = {f"bugbench.{path.stem}" for path in package.glob("*.py")} if detector.parent.parent == package else set()
+        loaded = len(sys.modules)
         for module in (PRELOADED | own).intersection(modules):
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
-        if not own:
-            return
-        for name in PRELOADED_TOOLS.intersection(tools):
+        for name in PRELOADED_TOOLS.intersection(tools) if own else ():
             if _can_be_loaded(name):
                 importlib.import_module("bugbench.third_party").tool(name)
+        if len(sys.modules) > loaded:
+            join_pages()
 
     def _be_child(self, request: dict[str, Any], scratch: Path, sending: int, said: int) -> NoReturn:
         code = 1
