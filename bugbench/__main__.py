@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import pandas as pd
 from bugbench import job
 from bugbench.catalogue import CHOICES, Catalogue, catalogue_of, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register, settled
@@ -123,8 +124,7 @@ def run_and_show(
     """Run the plan; a sweep gets a line a case, a single job the whole story."""
     if sweep:
         results = job.run_job(plan, catalogue)
-        for result in results:
-            terminal.show_case_line(result, console)
+        terminal.show_case_lines(results, impact_of(plan, results), console)
     else:
         for workload in plan.workloads:
             terminal.show_injection(plan.card, prepare(plan.card, workload, plan.seeds[0]), console)
@@ -155,15 +155,18 @@ def run_and_show(
                 except OSError as error:  # a full disk: the verdicts count, the picture does not
                     console.print(f"[yellow]no curves:[/] {path}: {error}", highlight=False, soft_wrap=True)
     if not sweep:
-        measured = [r.record for r in results if r.record.skipped is None]
-        impact = job.measured_impact(plan.results, measured)
-        terminal.show_comparison(results, impact, store, console)
+        terminal.show_comparison(results, impact_of(plan, results), store, console)
         terminal.show_verdicts(results, console)
         for notice in isolation_notices():
             console.print(f"[yellow]bugbench:[/] {escape(notice)}", highlight=False, soft_wrap=True)
         for path in paths:
             terminal.show_path(path, console)
     return results
+
+
+def impact_of(plan: job.Plan, results: list[job.CaseResult]) -> pd.DataFrame:
+    """Return what the bug did on each workload, from longer measurements of the same programs where there are any."""
+    return job.measured_impact(plan.results, [r.record for r in results if r.record.skipped is None])
 
 
 def workers_of(config: DictConfig) -> int:

@@ -170,8 +170,14 @@ def judged(row: pd.Series) -> tuple[str, str]:
     return "red", "✗ wrong cause"
 
 
-def show_case_line(result: CaseResult, console: Console) -> None:
-    """Print one line for a case of a sweep."""
+def show_case_lines(results: Sequence[CaseResult], impact: pd.DataFrame, console: Console) -> None:
+    """Print one line for each case of a job in a sweep."""
+    latent = set(impact.loc[impact["state"] == "latent", "workload"])
+    for result in results:
+        _show_case_line(result, result.record.workload in latent, console)
+
+
+def _show_case_line(result: CaseResult, latent: bool, console: Console) -> None:
     record, verdicts = result.record, result.verdicts
     case = f"{record.workload:14s} {record.bug:26s} seed {record.seed}"
     if record.skipped is not None:
@@ -184,6 +190,8 @@ def show_case_line(result: CaseResult, console: Console) -> None:
     else:
         names, some, none = alarms.loc[alarms["exact"], "detector"], "named by ", "named by nobody"
     said = some + ", ".join(map(str, names)) if len(names) else none
+    if latent and not record.control:
+        said = f"[dim]latent, does not count:[/] {said}"
     test = f"hidden test {value:>7s} (twin {number(record.oracle_twin)})"
     console.print(f"{case}  {test}  {said}", highlight=False, soft_wrap=True)
 
@@ -216,4 +224,4 @@ def note(markup: str, console: Console) -> None:
     console.print(Padding(Text.from_markup(markup), (0, 0, 0, 2)))
 
 
-__all__ = ["show_case_line", "show_comparison", "show_injection", "show_path", "show_verdicts"]
+__all__ = ["show_case_lines", "show_comparison", "show_injection", "show_path", "show_verdicts"]
