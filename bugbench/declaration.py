@@ -75,6 +75,19 @@ def read_declaration(path: Path) -> Declaration:
     return Declaration(path.stem, path, frozenset(access), knobs, about, "fit" in methods, origin)
 
 
+def detector_groups(detectors: Mapping[str, Declaration]) -> dict[str, list[str]]:
+    """Return the names that a word stands for: ``all``, an origin, ``rerun`` (what runs programs again), ``no_rerun``.
+
+    A detector that has one of these names itself is what the name stands for.
+    """
+    groups: dict[str, list[str]] = {"all": sorted(detectors)}
+    for name in groups["all"]:
+        again = "rerun" if "rerun" in detectors[name].access else "no_rerun"
+        for word in {again, detectors[name].origin} - detectors.keys():
+            groups.setdefault(word, []).append(name)
+    return groups
+
+
 def _last(node: ast.AST) -> str:
     """Return the last part of a dotted name, also of one that is called."""
     return ast.unparse(node.func if isinstance(node, ast.Call) else node).rpartition(".")[2]

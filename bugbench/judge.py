@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from bugbench import own_trace
 from bugbench.catalogue import Catalogue, load, search_path_of
+from bugbench.declaration import detector_groups
 from bugbench.integrity import Damaged, warn
 from bugbench.isolation import LEVELS
 from bugbench.job import exhibit, measured_impact, skipped_rows, verdict_rows
@@ -29,18 +30,21 @@ from rich.progress import track
 
 
 def judges_of(catalogue: Catalogue, names: list[str] | None = None) -> list[Judge]:
-    """Return the detectors with their default knobs.
+    """Return the detectors of these names, or of these words for several of them, with their default knobs.
 
     Raises:
         LookupError: an unknown name, with the nearest right ones.
     """
-    for name in names or []:
-        if name not in catalogue.detectors:
-            raise LookupError(unknown("detector", name, catalogue.detectors))
+    groups = detector_groups(catalogue.detectors)
+    chosen = set()
+    for name in names or ["all"]:
+        if name not in catalogue.detectors and name not in groups:
+            raise LookupError(unknown("detector", name, [*catalogue.detectors, *groups]))
+        chosen |= {name} if name in catalogue.detectors else {*groups[name]}
     return [
         Judge(name, detector.file, detector.access, detector.knobs, detector.learns)
         for name, detector in catalogue.detectors.items()
-        if not names or name in names
+        if name in chosen
     ]
 
 
@@ -119,7 +123,12 @@ def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bugbench.judge", description=__doc__)
-    parser.add_argument("--detector", nargs="+", metavar="NAME", help="only these detectors (default: all)")
+    parser.add_argument(
+        "--detector",
+        nargs="+",
+        metavar="NAME",
+        help="only these detectors, or practice, published, tool, baseline, rerun, no_rerun (default: all)",
+    )
     parser.add_argument("--again", action="store_true", help="do not take stored diagnoses")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")

@@ -11,7 +11,10 @@ import pytest
 from bugbench.catalogue import apply, load
 from bugbench.catalogue.__main__ import listing
 from bugbench.catalogue.hydra_groups import cards_by_family
+from bugbench.declaration import detector_groups
+from bugbench.detector import ORIGINS
 from bugbench.job import choose_workloads, reference_impact
+from bugbench.judge import judges_of
 from bugbench.runner import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,3 +191,18 @@ def test_suites_of_families_hold_each_bug_once() -> None:
         card.id for card in CARDS.values() if not card.control
     )
     assert "softmax_dim" in suites["model"]
+
+
+def test_words_for_several_detectors(catalogue):
+    groups = detector_groups(catalogue.detectors)
+    assert sorted([*groups["rerun"], *groups["no_rerun"]]) == groups["all"] == sorted(catalogue.detectors)
+    assert sorted(name for word in ORIGINS for name in groups[word]) == groups["all"]
+    assert {"debugging_plan", "anomaly_mode"} <= set(groups["rerun"])
+    assert {"umlaut", "autotrainer"} <= set(groups["published"])
+    asked = [judge.name for judge in judges_of(catalogue, ["baseline", "umlaut"])]
+    assert sorted(asked) == sorted([*groups["baseline"], "umlaut"])
+
+
+def test_a_detector_named_like_a_word_is_itself_what_the_word_stands_for(catalogue):
+    detectors = {"tool": catalogue.detectors["umlaut"], "ruff": catalogue.detectors["ruff"]}
+    assert detector_groups(detectors) == {"all": ["ruff", "tool"], "no_rerun": ["ruff", "tool"], "published": ["tool"]}

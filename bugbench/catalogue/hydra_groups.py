@@ -10,6 +10,7 @@ from bugbench import image_files
 from bugbench.card import FIELDS
 from bugbench.catalogue import CHOICES, Catalogue
 from bugbench.catalogue.launchers import UNBOUNDED, check_launcher
+from bugbench.declaration import detector_groups
 from bugbench.names import UnknownName, unknown
 from bugbench.plugins import project_folder
 from bugbench.records import results_folder
@@ -26,11 +27,11 @@ def register(catalogue: Catalogue) -> None:
     # what the command line may set, and the catalogue the rest
     for name in catalogue.cards:
         store.store(group="bug", name=name, node={"id": name, **knobs_of_card(catalogue, name)})
-    knobs = {name: dict(catalogue.detectors[name].knobs) for name in sorted(catalogue.detectors)}
-    for name, node in knobs.items():
-        store.store(group="detector", name=name, package=f"detector.{name}", node=node)
-    # one node, not a list of defaults: Hydra composes each job twice, and each default costs it 3 ms
-    store.store(group="detector", name="all", node=knobs)
+    for name, detector in catalogue.detectors.items():
+        store.store(group="detector", name=name, package=f"detector.{name}", node=dict(detector.knobs))
+    for word, names in detector_groups(catalogue.detectors).items():
+        # one node, not a list of defaults: Hydra composes each job twice, and each default costs it 3 ms
+        store.store(group="detector", name=word, node={name: dict(catalogue.detectors[name].knobs) for name in names})
     for family, cards in cards_by_family(catalogue).items():
         params = {"bug": ",".join(cards), "workload": "all"}
         sweep = {"mode": "MULTIRUN", "sweeper": {"params": params}}
@@ -67,7 +68,7 @@ def check_arguments(arguments: Iterable[str], catalogue: Catalogue) -> None:
     groups: dict[str, Iterable[str]] = {
         "bug": catalogue.cards,
         "workload": [*catalogue.workloads, *CHOICES],
-        "detector": [*catalogue.detectors, "all"],
+        "detector": [*catalogue.detectors, *detector_groups(catalogue.detectors)],
         "suite": [
             *(p.stem for p in (project_folder("conf") / "suite").glob("*.yaml")),
             *cards_by_family(catalogue),
