@@ -207,6 +207,8 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
           ``false_alarm_rate``, in [-1, 1]; ``_low`` and ``_high``: 95 % interval.
         * ``top3_rate``: right among the first three suspects. ``line_rate``: a right line among those named, over the
           ``lines_named`` cases in which a line is named and one is to blame.
+        * ``precision``: the share of alarms that name the cause, where bugs and controls are as many:
+          ``exact_rate / (detection_rate + false_alarm_rate)``; NaN without an alarm.
         * ``median_delay``: steps from onset to alarm, over harmful bug cases; ``median_seconds``: over all cases.
         * ``cases``: harmful bug cases, ``controls``: control cases, both of which the rates are about; ``latent``:
           bug cases left out because they do no harm; ``harmful_controls``: control cases whose card was measured to
@@ -236,6 +238,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     low, high = cluster_bootstrap(scores, sizes, resamples, seed=seed)
     exact, alarm, family, top3, line, false_alarm = rates(*(np.ones((1, size)) for size in sizes))[0]
 
+    spoke = alarm + false_alarm
     by_detector = cases.groupby("detector")
     columns = {
         "access": verdicts.groupby("detector")["access"].first(),
@@ -245,6 +248,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
         "exact_rate": exact,
         "family_rate": family,
         "top3_rate": top3,
+        "precision": np.divide(exact, spoke, out=np.full_like(exact, np.nan), where=spoke > 0),
         "detection_rate": alarm,
         "family_j": family - false_alarm,
         **{"diagnosis_j_low": low[0], "diagnosis_j_high": high[0]},

@@ -267,6 +267,9 @@ def test_trivial_detectors():
     scores = board[["diagnosis_j", "diagnosis_j_low", "diagnosis_j_high", "detection_j", "family_j"]]
     assert (scores.loc["oracle"] == 1).all()
     assert (scores.loc["always_healthy"] == 0).all()
+    assert np.isnan(board.loc["always_healthy", "precision"])
+    assert board.loc["oracle", "precision"] == 1
+    assert board.loc["always_faulty", "precision"] == 0.75 / 2
     # Half of the faults on digits and all on wine are softmax_dim: 0.75 - 1
     assert board.loc["always_faulty", "diagnosis_j"] == -0.25
     assert board.loc["always_faulty", "detection_j"] == 0
@@ -295,6 +298,8 @@ def test_rates_are_averaged_level_by_level():
     # false alarms on digits: reseeded 1/2, warm_up 0: 1/4. On wine 0
     assert row.false_alarm_rate == pytest.approx(1 / 8)
     assert row.diagnosis_j == pytest.approx(9 / 16 - 1 / 8)
+    # of 3/4 of the bugs and 1/8 of the controls that raise an alarm, 9/16 are named
+    assert row.precision == pytest.approx((9 / 16) / (3 / 4 + 1 / 8))
     assert row.detection_j == pytest.approx(3 / 4 - 1 / 8)
     assert row.family_j == pytest.approx(11 / 16 - 1 / 8)
     assert row.diagnosis_j_low <= row.diagnosis_j <= row.diagnosis_j_high

@@ -193,6 +193,7 @@ COLUMNS = {
     "detection_j": ("detection\nJ", NARROW),
     "false_alarm_rate": ("false\nalarms", NARROW),
     "exact_rate": ("exact", NARROW),
+    "precision": ("precision", MEDIUM),
     "family_rate": ("family", WIDE),
     "top3_rate": ("top 3", MEDIUM),
     "median_delay": ("steps to\nalarm", MEDIUM),

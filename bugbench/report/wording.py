@@ -14,6 +14,7 @@ SHOWN = {
     "detection_j": "detection J",
     "false_alarm_rate": "false alarms",
     "exact_rate": "exact",
+    "precision": "precision",
     "family_rate": "family",
     "top3_rate": "top 3",
     "median_delay": "steps to alarm",
@@ -33,13 +34,14 @@ EXPLANATION = """\
 *Origin*: rules from debugging *practice*; *published* rules, ported; a third-party *tool*, as it is; a *baseline*.
 *Fitted*: learned from the cases of workloads on other data than the one judged.
 *Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
-*detection J* counts any alarm. Both lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro
-averages over faults, then workloads; intervals are bootstraps clustered on workload × fault (controls: workload ×
-control). *Not told apart from* names the detectors whose diagnosis J does not differ significantly: a paired sign-flip
-test on the same clusters, Holm's correction for all pairs, 5 %. *Steps to alarm* is the median number of training steps
-from the onset of the fault to the first prefix of the trace that raises an alarm. *Judged* counts the harmful bug cases
-and the control cases that a detector was judged on. `oracle` reads the truth and checks the harness; `always_healthy`,
-`always_faulty` and `prior` are the trivial baselines.
+*detection J* counts any alarm. *Precision* = share of alarms that name the cause, where bugs and controls are as many.
+Both J lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro averages over faults, then
+workloads; intervals are bootstraps clustered on workload × fault (controls: workload × control). *Not told apart from*
+names the detectors whose diagnosis J does not differ significantly: a paired sign-flip test on the same clusters,
+Holm's correction for all pairs, 5 %. *Steps to alarm* is the median number of training steps from the onset of the
+fault to the first prefix of the trace that raises an alarm. *Judged* counts the harmful bug cases and the control cases
+that a detector was judged on. `oracle` reads the truth and checks the harness; `always_healthy`, `always_faulty` and
+`prior` are the trivial baselines.
 """
 ANSWERS = """\
 Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
