@@ -1,9 +1,54 @@
-"""Shared fixtures: the catalogue, read once."""
+"""Shared fixtures: the catalogue, read once; a seed; a recorder on a line; a tiny workload and a store of its runs.
+
+What loads PyTorch is imported within its fixture: tests that need none of it start seconds earlier.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from bugbench.catalogue import Catalogue, load
+from bugbench.catalogue import Catalogue, Workload, load
+from bugbench.worker import Worker, WorkerPool
+from tiny_workload import DATASET, LONG, PROGRAM, SETTINGS
 
 
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     return load()
+
+
+@pytest.fixture
+def fixed_seed() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # the programs are tiny
+
+
+@pytest.fixture
+def loop(tmp_path):
+    from recorded_loop import Loop
+
+    return Loop(tmp_path / "trace")
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "tiny.py").write_text(PROGRAM)
+    (folder / "numbers.py").write_text(DATASET)
+    return Workload("tiny", folder / "tiny.py", folder / "numbers.py", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool([Worker("train")])
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, pool: WorkerPool):
+    from bugbench.store import Store
+
+    return Store(tmp_path / "results", pool, LONG)
