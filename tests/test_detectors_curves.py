@@ -52,7 +52,7 @@ def at_epochs(losses):
 
 
 TEETH = 0.3 + 2.8 * (1 - STEPS % 20 % 5 / 4)  # four classes, five batches each
-MIXED = np.random.default_rng(1).permuted(np.tile(np.linspace(0.4, 1.2, 20), (10, 1))[:1]).repeat(10, axis=0).ravel()
+MIXED = np.random.default_rng(1).permuted(np.linspace(0.4, 1.2, 20)[None]).repeat(10, axis=0).ravel()
 SICK = {
     "nan_at_once": (["nan_inputs"], np.full(200, np.nan), {}),
     "nan_after_growth": (["lr_too_high"], np.where(STEPS < 30, 2.4 * 1.5 ** (STEPS + 3 * (STEPS % 3)), np.nan), {}),

@@ -52,7 +52,7 @@ def test_arguments_around_may_be_absent(call):
 )
 def test_finds(source, find):
     action = ("before", "pass")
-    assert change(source, find, *action) != source
+    assert change(source, find, *action).count("pass") > source.count("pass")
 
 
 @pytest.mark.parametrize(
