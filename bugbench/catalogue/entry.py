@@ -17,8 +17,6 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
-Found = Callable[[], None]
-
 
 def show_entry(name: str, catalogue: Catalogue, impact: pd.DataFrame | None, console: Console) -> None:
     """Print all that the catalogue holds under ``name``: a bug or control, fault, family, workload or detector.
@@ -26,7 +24,7 @@ def show_entry(name: str, catalogue: Catalogue, impact: pd.DataFrame | None, con
     Raises:
         UnknownName: there is nothing of that name, with the nearest ones.
     """
-    kinds: Mapping[str, tuple[Mapping[str, Any], Found]] = {
+    kinds: Mapping[str, tuple[Mapping[str, Any], Callable[[], None]]] = {
         "bug": (catalogue.cards, lambda: _show_card(catalogue.card(name), catalogue, impact, console)),
         "fault": (catalogue.faults, lambda: _show_fault(name, catalogue, console)),
         "family": (catalogue.families, lambda: _show_family(name, catalogue, console)),
