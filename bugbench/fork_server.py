@@ -41,6 +41,7 @@ READING = ("pyarrow.dataset", "pyarrow.pandas_compat")  # what pandas imports wh
 OPEN_TO_ALL = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 MAX_FILE = 2**29  # bytes of a file that a detector may write
 MAX_OPEN = 1024  # files
+JOIN_FIRST, JOIN_EVERY = 64, 1024  # requests: joining pages pays where many follow, once what they need is loaded
 ANSWERS = 3  # a child's file descriptor for its answer; 0, 1 and 2 are the usual ones, and it has no other
 
 
@@ -59,6 +60,7 @@ class ForkServer:
         self.granted: list[Path] = []
         self.listed: list[Path] = []
         self._seen: set[Path] = set()
+        self.asked = 0
         become_reaper()
 
     def isolate(self, request: dict[str, Any]) -> Answer:
@@ -87,7 +89,6 @@ class ForkServer:
 
         for module in READING:
             importlib.import_module(module)
-        join_pages()
         return {"level": self.level}
 
     def diagnose(self, request: dict[str, Any]) -> Answer | None:
@@ -99,6 +100,9 @@ class ForkServer:
         are fitted on lie in the folder, not in the request: this process would hold them in memory for all children.
         """
         self._preload(Path(request["detector"]))
+        self.asked += 1
+        if self.asked % JOIN_EVERY == JOIN_FIRST:
+            join_pages()
         gc.freeze()  # a collection in a child would touch, and so copy, every page of what it has got
         supervisor = os.fork()
         if supervisor == 0:
@@ -165,15 +169,12 @@ class ForkServer:
                     tools += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         package = Path(__file__).parent
         own = {f"bugbench.{path.stem}" for path in package.glob("*.py")} if detector.parent.parent == package else set()
-        loaded = len(sys.modules)
         for module in (PRELOADED | own).intersection(modules):
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
         for name in PRELOADED_TOOLS.intersection(tools) if own else ():
             if _can_be_loaded(name):
                 importlib.import_module("bugbench.third_party").tool(name)
-        if len(sys.modules) > loaded:
-            join_pages()
 
     def _be_child(self, request: dict[str, Any], scratch: Path, sending: int, said: int) -> NoReturn:
         code = 1
