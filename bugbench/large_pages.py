@@ -1,8 +1,8 @@
-"""Large memory pages: a process that is often forked, and holds torch, copies half as many page tables with them.
+"""Large memory pages: a process that is often forked, and holds torch, has fewer page tables to copy.
 
-Every fork copies the tables of all its memory, and every end of a child gives them back, which is most of the time that
-a diagnosis takes beyond the detector's own. One entry stands for 2 MiB then instead of 4 KiB; what a child writes to is
-copied in pieces of 4 KiB all the same.
+Every fork copies the tables of all its memory, and every end of a child gives them back, which is a good part of the
+time that a diagnosis takes beyond the detector's own. One entry stands for 2 MiB then instead of 4 KiB; what a child
+writes to is copied in pieces of 4 KiB all the same.
 """
 
 import contextlib

@@ -249,6 +249,11 @@ def test_catalogue_tells_of_each_kind_of_name(tmp_path: Path) -> None:
     assert "control: nothing is wrong" in output
 
 
+def test_catalogue_as_json_is_of_everything(tmp_path: Path) -> None:
+    output = bugbench("softmax_dim", "--format", "json", module="bugbench.catalogue", cwd=tmp_path, code=2)
+    assert "--format json lists everything: give it no NAME" in output
+
+
 def test_catalogue_names_the_nearest(tmp_path: Path) -> None:
     output = bugbench("sofmax_dim", module="bugbench.catalogue", cwd=tmp_path, code=1)
     assert "unknown name 'sofmax_dim': did you mean softmax_dim" in output

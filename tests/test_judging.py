@@ -8,6 +8,7 @@ from textwrap import dedent, indent
 import pytest
 import torch
 from bugbench.declaration import read_declaration
+from bugbench.fork_server import JOIN_FIRST
 from bugbench.integrity import read_sealed
 from bugbench.isolation import LEVELS
 from bugbench.job import verdict_rows
@@ -111,6 +112,14 @@ def test_a_detector_from_outside_does_not_choose_what_is_loaded_before_its_proce
         return suspect("crash", json.dumps(loaded))
     """
     assert court.said(exhibit, body) == ["bugbench.first_batch", "pyarrow.dataset"]
+
+
+def test_a_server_that_has_joined_its_pages_answers_as_before(court, exhibit):
+    said = [  # each another detector: what one said of a trace is stored
+        court.said(exhibit, f"return suspect('crash', json.dumps([{i}, trace.train_steps().shape[0]]))")
+        for i in range(JOIN_FIRST + 2)
+    ]
+    assert said == [[i, STEPS] for i in range(JOIN_FIRST + 2)]
 
 
 # -- statuses and reasons -----------------------------------------------------------------------------------------

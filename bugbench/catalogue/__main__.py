@@ -135,6 +135,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument("--search-path", nargs="+", default=search_path_of([]), metavar="FOLDER")
     options = parser.parse_args(arguments)
+    if options.names and options.format == "json":
+        parser.error("--format json lists everything: give it no NAME")
     try:
         catalogue = load(options.search_path)
         impact = reference_impact(project_folder("results"))

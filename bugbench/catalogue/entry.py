@@ -73,7 +73,7 @@ def _show_fault(name: str, catalogue: Catalogue, console: Console) -> None:
     entry = catalogue.faults[name]
     console.print(f"[bold]{name}[/], a fault of the family {entry['family']}: {escape(entry['title'])}", soft_wrap=True)
     titles = {id: fields["title"] for id, fields in catalogue.cards.items() if fields["fault"] == name}
-    _facts(titles or {"bugs": "none: it could not be made as an edit of these programs"}, console)
+    _facts(titles or {"bugs": "none so far"}, console)
 
 
 def _show_family(name: str, catalogue: Catalogue, console: Console) -> None:
