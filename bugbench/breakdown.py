@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from bugbench.clusters import cell_means
 from bugbench.comparison import Ranks, friedman, holm, paired_p_values
-from bugbench.scoring import DIGITS, cluster_means
+from bugbench.scoring import DIGITS
 from bugbench.statistics import Floats
 from bugbench.survival import Survival, kaplan_meier
 
 LEVEL = 0.05  # of the tests, after correction
 HEALTHY = "healthy"  # what a detector without a suspect says
+CASE = ["bug", "workload", "seed"]
 ANSWERS = ("cause", "symptom", "family", "wrong", "silent")
 MARKS = {"exact": "right", "alarm": "detected", "family_right": "family_right"}
 
@@ -62,12 +64,16 @@ def top_answers(cases: pd.DataFrame) -> pd.Series:
 
 
 def confusion(cases: pd.DataFrame) -> pd.DataFrame:
-    """Return how often each detector gave which ``answer`` to which ``truth``, which is "healthy" on a control."""
+    """Return how often each detector gave which ``answer`` to which ``truth``, which is "healthy" on a control.
+
+    ``right`` says whether the answer was taken, which it may be though it is another fault: a card says which it
+    ``accepts``.
+    """
     judged = cases[cases["control"] | cases["harmful"]]
     truth, family = (judged[c].where(~judged["control"], HEALTHY) for c in ("fault", "family"))
     table = pd.DataFrame(
         {"detector": judged["detector"], "truth": truth, "truth_family": family, "answer": top_answers(judged)}
-    )
+    ).assign(right=judged["exact"] == 1)
     return table.value_counts(sort=False).rename("cases").reset_index()
 
 
@@ -85,26 +91,20 @@ def answers(cases: pd.DataFrame, families: Collection[str]) -> pd.DataFrame:
     )
     shares = bugs.assign(**{name: (kinds == name).astype(float) for name in ANSWERS})
     detectors = sorted(bugs["detector"].unique())
-    values, groups = cluster_means(shares, "fault", ANSWERS, detectors)
-    means = _mean_by_group(values, groups).reshape(len(ANSWERS), len(detectors))
+    cells = cell_means(shares, "fault", ANSWERS, detectors, sorted(bugs["workload"].unique()))
+    means = cells.mean()[0].reshape(len(ANSWERS), len(detectors))
     table = pd.DataFrame(dict(zip(ANSWERS, means.round(DIGITS), strict=True)))
     return table.assign(detector=detectors)[["detector", *ANSWERS]]
 
 
-def _mean_by_group(values: Floats, groups: np.ndarray) -> Floats:
-    if not len(values):
-        return np.full(values.shape[1], np.nan)
-    table = pd.DataFrame(values)
-    return table.groupby(groups).mean().mean().to_numpy()
-
-
 @dataclass(frozen=True)
 class AlarmTimes:
-    """How long each detector takes to raise an alarm.
+    """How long each detector takes to raise an alarm, right or wrong.
 
     Attributes:
-        curves: by detector, the share of harmful bug cases still without an alarm.
-        horizon: the steps up to which every curve is known; the restricted means go up to there.
+        curves: by detector, the share of harmful bug cases still without an alarm; where a run ended without one, for
+            good.
+        horizon: the steps up to which the restricted means go: half of the runs go on for longer after the onset.
         table: ``detector, cases, alarms, restricted_mean, median`` and the seconds that a diagnosis takes. A median
             beyond the horizon is NaN: it would rest on the few longest runs.
         unknown: cases left out because no step of theirs differs from the twin's or their length is not known.
@@ -117,67 +117,69 @@ class AlarmTimes:
 
 
 def alarm_times(cases: pd.DataFrame, lengths: pd.DataFrame) -> AlarmTimes:
-    """Return the time from onset to alarm of every detector, where a run without an alarm is censored at its end.
+    """Return the time from onset to alarm of every detector (:func:`bugbench.scoring.delay_of`).
 
-    An alarm before the onset is none: until then the run was its healthy twin's. Nor is one whose time is not known.
+    A run that ended without an alarm was missed: it stays without one, as where something else forestalls the event
+    (the cumulative incidence of Kalbfleisch and Prentice 1980, 8.2). Censored at its end it would count as if a longer
+    run had brought the alarms of the longest runs, which are of other programs.
 
     Args:
         cases: see above.
         lengths: ``bug, workload, seed, steps``: training batches of each run.
     """
-    bugs = harmful_bugs(cases).merge(lengths, on=["bug", "workload", "seed"], how="left")
+    bugs = harmful_bugs(cases).merge(lengths, on=CASE, how="left")
     watched = bugs["steps"] - 1 - bugs["onset"]
     known = bugs["delay"].notna() | watched.notna()
     seconds = cases.groupby("detector")["seconds"]
     table = pd.DataFrame({"median_seconds": seconds.median(), "p95_seconds": seconds.quantile(0.95)})
+    after = watched[known & ~bugs.duplicated(CASE)].clip(lower=0)
+    horizon = float(after.median()) if len(after) else 0.0
+    longest = max([*after.dropna(), *bugs["delay"].dropna()], default=0.0)
     curves = {}
     for detector, own in bugs[known].groupby("detector"):
         alarmed = own["delay"].notna()
-        times = own["delay"].where(alarmed, watched[own.index].clip(lower=0))
-        curves[str(detector)] = kaplan_meier(times, alarmed)
+        curves[str(detector)] = kaplan_meier(own["delay"].fillna(longest), alarmed)
         table.loc[detector, ["cases", "alarms"]] = len(own), alarmed.sum()
-    unfinished = [curve.end for curve in curves.values() if not len(curve.shares) or curve.shares[-1] > 0]
-    horizon = min(unfinished) if unfinished else max((curve.end for curve in curves.values()), default=0.0)
     table["restricted_mean"] = {name: curve.mean_until(horizon) for name, curve in curves.items()}
     medians = {name: curve.median for name, curve in curves.items()}
     table["median"] = {name: median if median <= horizon else np.nan for name, median in medians.items()}
     counts = {name: table.get(name, pd.Series(0.0, table.index)).fillna(0).astype(int) for name in ("cases", "alarms")}
     columns = ["cases", "alarms", "restricted_mean", "median", "median_seconds", "p95_seconds"]
     table = table.assign(**counts)[columns].round(DIGITS).rename_axis("detector").reset_index()
-    lost = bugs.loc[~known, ["bug", "workload", "seed"]].drop_duplicates()
+    lost = bugs.loc[~known, CASE].drop_duplicates()
     return AlarmTimes(curves, horizon, table, len(lost))
 
 
 def comparisons(cases: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:
     """Return a row per pair of detectors: is the difference of their diagnosis J's more than chance?
 
-    Paired on the clusters on which both were judged: workload x fault of the harmful bugs, workload x control. What a
-    cluster adds to the difference of the two J's may as well have had the other sign, if the detectors were equally
-    good (:func:`bugbench.comparison.paired_p_values`). ``p_holm`` is corrected for the number of pairs (Holm 1979);
-    ``told_apart`` says whether it is 0.05 or less.
+    Over the cases on which both were judged. What a fault, or a control, adds to the difference of the two J's on all
+    workloads together may as well have had the other sign, if the detectors were equally good
+    (:func:`bugbench.comparison.paired_p_values`): so the test is about other faults and other controls, on workloads
+    like these. ``clusters`` counts faults and controls, ``p_holm`` is corrected for the number of pairs (Holm 1979),
+    and ``told_apart`` says whether it is 0.05 or less.
 
     Args:
         cases: see above.
         detectors: those to compare, all others left out.
     """
     names = list(detectors)
-    parts = [
-        (*cluster_means(harmful_bugs(cases), "fault", ["exact"], names), 1.0),
-        (*cluster_means(cases[cases["control"]], "bug", ["alarm"], names), -1.0),
-    ]
-    known = np.vstack([~np.isnan(values) for values, _, _ in parts])
+    bugs, controls = (rows[rows["detector"].isin(names)] for rows in (harmful_bugs(cases), cases[cases["control"]]))
+    judged = pd.concat([bugs, controls]).assign(here=True)
+    known = judged.pivot(index=CASE, columns="detector", values="here").notna()
+    known = known.reindex(columns=names, fill_value=False)
     by_coverage: dict[bytes, list[tuple[int, int]]] = {}
-    for pair in itertools.combinations(range(len(names)), 2):
-        by_coverage.setdefault((known[:, pair[0]] & known[:, pair[1]]).tobytes(), []).append(pair)
+    for a, b in itertools.combinations(range(len(names)), 2):
+        by_coverage.setdefault((known[names[a]] & known[names[b]]).to_numpy().tobytes(), []).append((a, b))
     rows = []
     for coverage, pairs in by_coverage.items():
-        shared = np.frombuffer(coverage, dtype=bool)
-        added = _added_to_score(parts, shared)
-        for (a, b), p in zip(pairs, paired_p_values(added, pairs), strict=True):
+        shared = known.index[np.frombuffer(coverage, dtype=bool)]
+        compared = [names[place] for place in sorted({place for pair in pairs for place in pair})]
+        added = _added_to_score(bugs, controls, shared, compared)
+        places = [(compared.index(names[a]), compared.index(names[b])) for a, b in pairs]
+        for (a, b), p in zip(places, paired_p_values(added, places), strict=True):
             difference = float(added[:, a].sum() - added[:, b].sum())
-            rows.append(
-                {"detector": names[a], "other": names[b], "clusters": len(added), "difference": difference, "p": p}
-            )
+            rows.append([compared[a], compared[b], len(added), difference, p])
     table = pd.DataFrame(rows, columns=["detector", "other", "clusters", "difference", "p"])
     adjusted = holm(table["p"].to_numpy(dtype=float))
     return table.assign(p_holm=adjusted, told_apart=adjusted <= LEVEL).sort_values(
@@ -185,29 +187,30 @@ def comparisons(cases: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _added_to_score(parts: Sequence[tuple[Floats, np.ndarray, float]], shared: np.ndarray) -> Floats:
-    """Return what each shared cluster adds to the J of each detector; no rows if there are no bugs or no controls."""
-    added, start = [], 0
-    for values, groups, sign in parts:
-        chosen = shared[start : start + len(values)]
-        start += len(values)
-        values, groups = values[chosen], groups[chosen]
-        if not len(values):
-            return np.zeros((0, values.shape[1]))
-        sizes = np.bincount(groups)
-        weights = sign / (np.count_nonzero(sizes) * sizes[groups])
-        added.append(np.nan_to_num(values) * weights[:, None])
+def _added_to_score(bugs: pd.DataFrame, controls: pd.DataFrame, shared: pd.Index, detectors: Sequence[str]) -> Floats:
+    """Return what each fault and each control of the shared cases adds to the J of each detector.
+
+    Shape (faults + controls, detectors); no rows if there are no bugs or no controls.
+    """
+    added = []
+    for rows, unit, mark, sign in ((bugs, "fault", "exact", 1.0), (controls, "bug", "alarm", -1.0)):
+        chosen = rows[pd.MultiIndex.from_frame(rows[CASE]).isin(shared)]
+        chosen = chosen[chosen["detector"].isin(detectors)]
+        if chosen.empty:
+            return np.zeros((0, len(detectors)))
+        workloads = sorted(chosen["workload"].unique())
+        added.append(sign * cell_means(chosen, unit, [mark], detectors, workloads).parts())
     return np.vstack(added)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Detectors by their mean rank over workload x fault.
+    """Detectors by their mean rank over the faults.
 
     Attributes:
         ranks: Friedman's test, or None where there are not two detectors with a block in common.
         detectors: those ranked, in the order of ``ranks.mean``.
-        left_out: those judged on fewer than half of the blocks, which would leave the others few.
+        left_out: those judged on fewer than half of the cells, workload x fault, which would leave the others few.
     """
 
     ranks: Ranks | None
@@ -216,11 +219,16 @@ class Ranking:
 
 
 def ranking(cases: pd.DataFrame, detectors: Sequence[str]) -> Ranking:
-    """Rank detectors by the share right in each block, workload x fault of the harmful bugs; controls have no part."""
+    """Rank detectors by the share of each fault's harmful cases in which they are right; controls have no part.
+
+    A block is a fault: its share is the mean over the workloads on which all that are ranked were judged.
+    """
     names = list(detectors)
-    values, _ = cluster_means(harmful_bugs(cases), "fault", ["exact"], names)
-    covered = (~np.isnan(values)).mean(axis=0) >= 0.5 if len(values) else np.zeros(len(names), dtype=bool)
+    bugs = harmful_bugs(cases)
+    cells = cell_means(bugs, "fault", ["exact"], names, sorted(bugs["workload"].unique()))
+    known = ~np.isnan(cells.values)
+    covered = known.mean(axis=0) >= 0.5 if len(known) else np.zeros(len(names), dtype=bool)
     ranked = [name for name, enough in zip(names, covered, strict=True) if enough]
-    complete = values[:, covered][~np.isnan(values[:, covered]).any(axis=1)]
-    ranks = friedman(complete) if len(ranked) >= 2 and len(complete) else None
+    complete = cells.of(np.asarray(known[:, covered].all(axis=1)), covered)
+    ranks = friedman(complete.by_unit()) if len(ranked) >= 2 and complete.unit_count else None
     return Ranking(ranks, ranked, [name for name in names if name not in ranked])

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from bugbench.statistics import EXACT_UP_TO, FLIPS, TIE, Floats, sign_flip_test
+from bugbench.statistics import EXACT_UP_TO, TIE, Floats, sign_flip_test
 from scipy import stats
 
+FLIPS = 999_999  # of the signs: the smallest p is 1e-6, which Holm's correction leaves below 0.05 up to 300 detectors
 CHUNK = 10_000  # random flips at a time: a thousand clusters then take 80 MB
 
 
@@ -14,7 +15,7 @@ def paired_p_values(parts: Floats, pairs: Sequence[tuple[int, int]], seed: int =
     """Return a two-sided p value for each pair of columns: could they have been exchanged, cluster by cluster?
 
     The test is :func:`bugbench.statistics.sign_flip_test` of the differences between the two columns: exact where no
-    more than 20 of them differ from zero, else with 99,999 random flips, here the same ones for all pairs. The flipped
+    more than 20 of them differ from zero, else with 999,999 random flips, here the same ones for all pairs. The flipped
     sum of a difference is the difference of the flipped sums, so one product of matrices serves every pair.
 
     Args:
@@ -22,25 +23,28 @@ def paired_p_values(parts: Floats, pairs: Sequence[tuple[int, int]], seed: int =
         pairs: columns to compare.
         seed: of the random flips.
     """
-    differing = {pair: int(np.count_nonzero(parts[:, pair[0]] != parts[:, pair[1]])) for pair in pairs}
-    flipped = _flipped_sums(parts, seed) if any(n > EXACT_UP_TO for n in differing.values()) else np.zeros((0, 0))
-    p_values = []
-    for a, b in pairs:
-        differences = parts[:, a] - parts[:, b]
-        if differing[a, b] <= EXACT_UP_TO:
-            p_values.append(sign_flip_test(differences, "two-sided") if len(differences) else np.nan)
-            continue
-        tolerance = TIE * np.abs(parts[:, [a, b]]).sum()
-        extreme = np.count_nonzero(np.abs(flipped[a] - flipped[b]) >= abs(differences.sum()) - tolerance)
-        p_values.append((int(extreme) + 1) / (FLIPS + 1))
-    return np.array(p_values)
+    if not len(parts):
+        return np.full(len(pairs), np.nan)
+    drawn = [(a, b) for a, b in pairs if np.count_nonzero(parts[:, a] != parts[:, b]) > EXACT_UP_TO]
+    found = _sampled(parts, drawn, seed) if drawn else {}
+    for a, b in set(pairs).difference(drawn):
+        found[a, b] = sign_flip_test(parts[:, a] - parts[:, b], "two-sided")
+    return np.array([found[pair] for pair in pairs])
 
 
-def _flipped_sums(parts: Floats, seed: int) -> Floats:
-    """Return the sum of each column under random signs of the rows, shape (columns, FLIPS)."""
+def _sampled(parts: Floats, pairs: Sequence[tuple[int, int]], seed: int) -> dict[tuple[int, int], float]:
+    """Return the p value of each pair from random signs of the rows."""
     random = np.random.default_rng(seed)
-    sizes = [min(CHUNK, FLIPS - start) for start in range(0, FLIPS, CHUNK)]
-    return np.hstack([parts.T @ random.choice([-1.0, 1.0], size=(len(parts), size)) for size in sizes])
+    least = {
+        (a, b): abs(parts[:, a].sum() - parts[:, b].sum()) - TIE * np.abs(parts[:, [a, b]]).sum() for a, b in pairs
+    }
+    extreme = dict.fromkeys(pairs, 0)
+    for start in range(0, FLIPS, CHUNK):
+        signs = random.integers(0, 2, size=(len(parts), min(CHUNK, FLIPS - start)), dtype=np.int8)
+        flipped = parts.T @ (2.0 * signs - 1.0)
+        for a, b in pairs:
+            extreme[a, b] += int(np.count_nonzero(np.abs(flipped[a] - flipped[b]) >= least[a, b]))
+    return {pair: (count + 1) / (FLIPS + 1) for pair, count in extreme.items()}
 
 
 def holm(p_values: Floats) -> Floats:
@@ -67,12 +71,14 @@ class Ranks:
         blocks: number of blocks.
         statistic: chi squared, corrected for ties; 0 where all columns are equal in all blocks.
         p: of no column being better than another.
+        untied: how much the ranks vary within a block, as a share of what they would without ties; 1 without any.
     """
 
     mean: Floats
     blocks: int
     statistic: float
     p: float
+    untied: float = 1.0
 
 
 def friedman(values: Floats) -> Ranks:
@@ -89,23 +95,24 @@ def friedman(values: Floats) -> Ranks:
     blocks, columns = values.shape
     ranks = stats.rankdata(-values, axis=1)
     ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(row, return_counts=True)[1] for row in ranks))
-    correction = 1 - ties / (blocks * columns * (columns**2 - 1))
+    untied = 1 - ties / (blocks * columns * (columns**2 - 1))
     mean = ranks.mean(axis=0)
-    if correction <= TIE:
-        return Ranks(mean, blocks, 0.0, 1.0)
+    if untied <= TIE:
+        return Ranks(mean, blocks, 0.0, 1.0, 0.0)
     spread = 12 * blocks / (columns * (columns + 1)) * float(((mean - (columns + 1) / 2) ** 2).sum())
-    statistic = spread / correction
-    return Ranks(mean, blocks, statistic, float(stats.chi2.sf(statistic, columns - 1)))
+    statistic = spread / untied
+    return Ranks(mean, blocks, statistic, float(stats.chi2.sf(statistic, columns - 1)), untied)
 
 
-def critical_difference(columns: int, blocks: int, level: float = 0.05) -> float:
+def critical_difference(columns: int, blocks: int, level: float = 0.05, untied: float = 1.0) -> float:
     """Return by how much two mean ranks must differ to be told apart (Nemenyi 1963; Demsar 2006, section 3.2.2).
 
     q * sqrt(k (k + 1) / (6 N)), where q is the critical value of the studentized range with infinitely many degrees
-    of freedom, divided by the square root of 2.
+    of freedom, divided by the square root of 2. k (k + 1) / 6 is the variance of the difference of two ranks that do
+    not tie; ``untied`` (see :class:`Ranks`) is what ties leave of it, as in Friedman's statistic.
     """
     q = float(stats.studentized_range.ppf(1 - level, columns, np.inf)) / np.sqrt(2)
-    return float(q * np.sqrt(columns * (columns + 1) / (6 * blocks)))
+    return float(q * np.sqrt(untied * columns * (columns + 1) / (6 * blocks)))
 
 
 def not_told_apart(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:

@@ -90,7 +90,8 @@ def measure_impact(runs: pd.DataFrame, oracles: Mapping[str, Oracle]) -> pd.Data
         * ``effect``: mean fall of the oracle metric from twin to bug in its own unit, positive = worse; ``p``: of
           "worse", one-sided; ``effect_share``: effect by the width of the bounds, to compare workloads.
         * ``report_shift``: how much rosier the bug makes the report, given the oracle metric; ``report_p``: of a
-          shift in the direction that it has, one-sided.
+          shift in the direction that it has, one-sided. As either direction counts, chance alone passes twice as
+          often as ``p`` says, 6 % with five seeds; what keeps it out is the floor.
         * ``onset``: median over the seeds whose traces differ, NaN where none does.
         * ``state``: ``crashed`` if more than half of the runs did (where fewer did, those count as the worst model,
           which made no claim); else ``degraded``, ``inflated`` or ``understated``, joined by ``+`` where two hold;

@@ -23,8 +23,9 @@ from bugbench.plugins import project_folder
 from bugbench.pools import judge_pool, secrets, train_pool
 from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
 from bugbench.runner import Case, Outcome, Run, digest, onset, prepare_seeds
-from bugbench.scoring import InvalidDiagnosis, verdict, verdict_table
+from bugbench.scoring import verdict, verdict_table
 from bugbench.store import HarnessFailure, Store
+from bugbench.suspects import InvalidDiagnosis
 from bugbench.worker import DEFAULT_MEMORY
 
 

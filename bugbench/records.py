@@ -7,8 +7,9 @@
 Every case has a folder of its own, so that many processes write without locks; tables are made by reading all.
 """
 
+import math
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pandas as pd
 from bugbench import integrity
 from bugbench.impact import Oracle, measure_impact
 from bugbench.integrity import Damaged
-from bugbench.scoring import VERDICT_TYPES, Truth, verdict_table
+from bugbench.scoring import VERDICT_TYPES, Truth, delay_of, verdict_table
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,11 @@ def results_folder(path: Path) -> Path:
     return path
 
 
+def _delay(row: Mapping[str, Any]) -> float:
+    onset = math.nan if row["onset"] is None else float(row["onset"])
+    return math.nan if row["control"] else delay_of(row["alarm_step"], onset, row["access"])
+
+
 def verdict_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     """Return verdicts as plain JSON values: None for what is missing, NaN for a number that is none."""
     columns = {
@@ -169,7 +175,9 @@ def _checked(path: Path, content: Any) -> tuple[Record, list[dict[str, Any]]]:
     """Return what a case's file holds, or raise Damaged if it is of a version that wrote something else."""
     try:
         record = Record(**content["record"])
-        verdicts = [{"isolation": "", **row} for row in content["verdicts"]]  # an older version did not say how
+        # an older version did not say how isolated, and took an alarm from the program, before the onset, for none
+        verdicts = [{"isolation": "", **row} for row in content["verdicts"]]
+        verdicts = [row | {"delay": _delay(row)} for row in verdicts]
     except (KeyError, TypeError) as error:
         raise Damaged(path, f"not what this version writes: {error}") from error
     for row in verdicts:

@@ -1,17 +1,17 @@
 """What diagnoses are worth: a verdict per case and detector, a leaderboard over all verdicts. Rows in, rows out."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from bugbench.clusters import cell_means
 from bugbench.impact import is_harmful
-from bugbench.statistics import Floats, cluster_bootstrap, mean_of_means
+from bugbench.statistics import Floats, cluster_bootstrap
+from bugbench.suspects import check_suspects
 from bugbench.trace import ACCESS
 
 TIERS = (*ACCESS, "truth")  # the last is granted to nobody but the oracle
@@ -25,12 +25,9 @@ VERDICT_TYPES = {
     **dict.fromkeys(["alarm", "exact", "family_right", "top3"], "bool"),
     **{"line_right": "boolean", "alarm_step": "Int64", "delay": "float64", "seconds": "float64", "isolation": "string"},
 }
+AT_ONCE = {"source", "rerun", "truth"}  # accesses in which a fault is evident whether the run has come to it or not
 MARKS = ("exact", "alarm", "family_right", "top3", "line_right")
 DIGITS = 9  # of the leaderboard: equal detectors shall tie, whatever the order in which their sums were rounded
-
-
-class InvalidDiagnosis(ValueError):
-    """A diagnosis that breaks the rules; its text is the reason in the table."""
 
 
 @dataclass(frozen=True)
@@ -74,37 +71,6 @@ def tier(access: str | Iterable[str]) -> str:
     return (accesses(access) or ["curves"])[-1]
 
 
-def check_suspects(suspects: Sequence[Mapping[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the suspects with all their fields, as plain JSON values.
-
-    Args:
-        suspects: ``fault`` and, where known, ``confidence``, ``evidence``, ``line``, ``layer``; most suspected first.
-        families: fault id to family id, for the whole vocabulary.
-
-    Raises:
-        InvalidDiagnosis: a fault that is neither fault nor family, a confidence outside [0, 1], a line that is no
-            line number, or evidence or a layer that is no text.
-    """
-    known = sorted({*families, *families.values()})
-    checked: list[dict[str, Any]] = []
-    for suspect in suspects:
-        fault, confidence = suspect.get("fault"), suspect.get("confidence", 1.0)
-        evidence, line, layer = suspect.get("evidence", ""), suspect.get("line"), suspect.get("layer")
-        if not isinstance(fault, str) or fault not in known:
-            near = difflib.get_close_matches(str(fault), known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see faults.yaml; a healthy run has no suspects"
-            raise InvalidDiagnosis(f"unknown fault {fault!r}: {hint}")
-        if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 <= float(confidence) <= 1:
-            raise InvalidDiagnosis(f"confidence of {fault} is {confidence!r}: a number from 0 to 1")
-        if line is not None and (isinstance(line, bool) or not isinstance(line, Integral) or int(line) < 1):
-            raise InvalidDiagnosis(f"line of {fault} is {line!r}: a line number from 1, or None")
-        if not isinstance(evidence, str) or not isinstance(layer, str | None):
-            raise InvalidDiagnosis(f"evidence and layer of {fault} must be text: {evidence!r}, {layer!r}")
-        confidence, line = float(confidence), line and int(line)  # plain numbers, even if they were numpy's
-        checked.append(dict(fault=fault, confidence=confidence, evidence=evidence, line=line, layer=layer))
-    return checked
-
-
 def verdict(
     truth: Truth,
     detector: str,
@@ -121,8 +87,7 @@ def verdict(
 
     The order of the suspects ranks them; the confidence decides nothing. On a control, silence is right in every
     respect. ``line_right`` is None unless one of the first three suspects names a line and there is one to blame.
-    ``delay``, from onset to alarm, is NaN on controls, without an onset or an alarm, and where the alarm came before
-    the onset: until then the run was its healthy twin's, so whatever was seen in it is no evidence of the fault.
+    For ``delay`` see :func:`delay_of`.
 
     Args:
         truth: of the case.
@@ -156,7 +121,6 @@ def verdict(
     named = {suspect["line"] for suspect in checked[:3]} - {None}
     onset = math.nan if truth.onset is None else float(truth.onset)
     step = int(alarm_step) if alarm and alarm_step is not None else None
-    delay = math.nan if step is None or truth.control else step - onset
     return {
         "bug": truth.bug,
         "fault": truth.fault,
@@ -178,9 +142,20 @@ def verdict(
         "top3": top3,
         "line_right": not named.isdisjoint(truth.lines) if named and truth.lines else None,
         "alarm_step": step,
-        "delay": delay if delay >= 0 else math.nan,
+        "delay": math.nan if truth.control else delay_of(step, onset, access),
         "seconds": float(seconds),
     }
+
+
+def delay_of(alarm_step: int | None, onset: float, access: str | Iterable[str]) -> float:
+    """Return the steps from onset to alarm of a bug; NaN without an onset or an alarm.
+
+    An alarm before the onset is none, and NaN: until then the run was its healthy twin's, so whatever was seen in it is
+    no evidence of the fault. To who has the program (:data:`AT_ONCE`) the fault shows before the first step: 0.
+    """
+    delay = math.nan if alarm_step is None else alarm_step - onset
+    early = 0.0 if AT_ONCE.intersection(accesses(access)) else math.nan
+    return early if delay < 0 else delay
 
 
 def verdict_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -199,7 +174,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     Args:
         verdicts: rows of :func:`verdict`, of any number of detectors.
         impact: ``bug, workload, state`` (:func:`bugbench.impact.measure_impact`) for all pairs not skipped.
-        resamples: draws of workload x fault (controls: workload x control), the same for all detectors.
+        resamples: draws of faults, controls and workloads (see :mod:`bugbench.clusters`), the same for all detectors.
         seed: of the draws.
 
     Returns:
@@ -222,19 +197,19 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     cases = with_harm(verdicts, impact)
     bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]
     detectors = sorted(verdicts["detector"].unique())
-    bug_values, bug_groups = cluster_means(bugs, "fault", MARKS, detectors)
-    control_values, control_groups = cluster_means(controls, "bug", ["alarm"], detectors)
+    workloads = sorted(cases["workload"].unique())
+    bug_cells = cell_means(bugs, "fault", MARKS, detectors, workloads)
+    control_cells = cell_means(controls, "bug", ["alarm"], detectors, workloads)
 
-    def rates(bug_weights: Floats, control_weights: Floats) -> Floats:
-        hits = mean_of_means(bug_values, bug_groups, bug_weights)
-        false_alarms = mean_of_means(control_values, control_groups, control_weights)
+    def rates(faults: Floats, controls: Floats, workloads: Floats) -> Floats:
+        hits, false_alarms = bug_cells.mean(faults, workloads), control_cells.mean(controls, workloads)
         return np.hstack([hits, false_alarms]).reshape(len(hits), len(MARKS) + 1, len(detectors))
 
     def scores(*weights: Floats) -> Floats:
         drawn = rates(*weights)
         return drawn[:, :2] - drawn[:, -1:]  # exact and alarm, each less the false alarms
 
-    sizes = [len(bug_values), len(control_values)]
+    sizes = [bug_cells.unit_count, control_cells.unit_count, len(workloads)]
     low, high = cluster_bootstrap(scores, sizes, resamples, seed=seed)
     exact, alarm, family, top3, line, false_alarm = rates(*(np.ones((1, size)) for size in sizes))[0]
 
@@ -268,8 +243,11 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     }
     for name, rows in counted.items():
         table[name] = rows["detector"].value_counts().reindex(table.index, fill_value=0).astype("int64")
-    by_score = ["diagnosis_j", "detection_j", "detector"]
-    return table.round(DIGITS).reset_index().sort_values(by_score, ascending=[False, False, True], ignore_index=True)
+    by_score = ["diagnosis_j", "exact_rate", "detection_j", "detection_rate"]  # without controls no J is known
+    ascending = [*[False] * len(by_score), True]
+    return (
+        table.round(DIGITS).reset_index().sort_values([*by_score, "detector"], ascending=ascending, ignore_index=True)
+    )
 
 
 def with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
@@ -291,14 +269,3 @@ def with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"no impact was measured for {len(unmeasured)} pairs: {pairs}")
     marks = {mark: cases[mark].astype("boolean").to_numpy(dtype=float, na_value=np.nan) for mark in MARKS}
     return cases.assign(**marks, harmful=cases["harmful"].astype(bool), control=cases["control"].astype(bool))
-
-
-def cluster_means(
-    cases: pd.DataFrame, unit: str, marks: Sequence[str], detectors: Sequence[str]
-) -> tuple[Floats, np.ndarray]:
-    """Return the mean mark per workload x unit, shape (clusters, marks x detectors), and each cluster's workload."""
-    keys = ["workload", unit, "detector"]
-    per_bug = cases.groupby(list(dict.fromkeys([*keys, "bug"])))[list(marks)].mean()
-    per_unit = pd.DataFrame(per_bug.groupby(keys).mean().unstack("detector"))
-    table = per_unit.reindex(columns=pd.MultiIndex.from_product([marks, detectors]))
-    return table.to_numpy(dtype=float), pd.factorize(table.index.get_level_values("workload"))[0]

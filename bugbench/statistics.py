@@ -69,15 +69,18 @@ def _random_flips(values: Floats, seed: int) -> Floats:
     return sums
 
 
-def mean_of_means(values: Floats, groups: NDArray[np.int64], weights: Floats) -> Floats:
-    """Return the mean over groups of the weighted means of the clusters within each.
+def mean_of_means(
+    values: Floats, groups: NDArray[np.int64], weights: Floats, group_weights: Floats | None = None
+) -> Floats:
+    """Return the weighted mean over groups of the weighted means of the cells within each.
 
-    A group whose clusters all have weight 0, or are NaN, is left out; NaN where that leaves no group.
+    A group whose cells all have weight 0, or are NaN, is left out; NaN where that leaves no group.
 
     Args:
-        values: one row per cluster, shape (clusters, columns); NaN where a column knows nothing of a cluster.
-        groups: the group of each cluster, shape (clusters,).
-        weights: shape (resamples, clusters); all ones in one row for the plain mean of means.
+        values: one row per cell, shape (cells, columns); NaN where a column knows nothing of a cell.
+        groups: the group of each cell, shape (cells,).
+        weights: shape (resamples, cells); all ones in one row for the plain mean of means.
+        group_weights: shape (resamples, groups), by the group's number; None: all ones.
 
     Returns:
         Shape (resamples, columns).
@@ -90,8 +93,9 @@ def mean_of_means(values: Floats, groups: NDArray[np.int64], weights: Floats) ->
         members = groups == group
         weight = weights[:, members] @ known[members].astype(np.float64)
         weighted = weights[:, members] @ filled[members]
-        total += np.divide(weighted, weight, out=np.zeros_like(total), where=weight > 0)
-        seen += weight > 0
+        share = np.ones((len(total), 1)) if group_weights is None else group_weights[:, [group]]
+        total += share * np.divide(weighted, weight, out=np.zeros_like(total), where=weight > 0)
+        seen += share * (weight > 0)
     return np.divide(total, seen, out=np.full_like(total, np.nan), where=seen > 0)
 
 
@@ -106,7 +110,9 @@ def cluster_bootstrap(
 
     Cases in a cluster share a cause, so drawing single cases would make the interval too narrow (Davison and Hinkley
     1997, 3.8). Several independent sets of clusters may be drawn at once, such as bugs and controls for their
-    difference. Everything is evaluated on the same draws, so columns of the statistic may be compared.
+    difference, or the rows and the columns of a crossed design, whose cell then weighs the product of the two (Owen
+    2007, the pigeonhole bootstrap; it errs on the wide side). Everything is evaluated on the same draws, so columns of
+    the statistic may be compared.
 
     Args:
         statistic: called with one array of weights per set, shape (resamples, clusters in the set), which say how

@@ -115,7 +115,7 @@ def test_times_to_alarm():
         {"bug": ["a", "b", "late", "hidden"], "workload": "digits", "seed": 0, "steps": [20.0, 20, 16, 20]}
     )
     times = breakdown.alarm_times(cases_of(rows), lengths)
-    # watched: a until its alarm at 3, b for 19 steps, late for 15 - 10 = 5
+    # one alarm of three, at 3; a and b go on for 19 steps, late for 15 - 10 = 5: half of them for more than 19
     curve = times.curves["d"]
     np.testing.assert_allclose(curve.shares, [2 / 3])
     assert (curve.end, times.horizon, times.unknown) == (19, 19, 2)
@@ -125,7 +125,15 @@ def test_times_to_alarm():
     assert math.isnan(row["median"])
 
 
-def test_horizon_is_where_every_curve_is_known():
+def test_a_short_run_without_an_alarm_is_missed_for_good():
+    rows = [judged(bug("short", "softmax_dim")), judged(bug("long", "softmax_dim"), "model", alarm_step=50)]
+    lengths = pd.DataFrame({"bug": ["short", "long"], "workload": "digits", "seed": 0, "steps": [11.0, 101.0]})
+    curve = breakdown.alarm_times(cases_of(rows), lengths).curves["d"]
+    # censored at 10, the first would leave the long one alone at 50, and the curve would fall to 0
+    np.testing.assert_allclose((curve.times, curve.shares), [[50], [0.5]])
+
+
+def test_horizon_is_where_half_of_the_runs_have_ended():
     rows = []
     for detector, step in (("quick", 0), ("slow", 7), ("silent", None)):
         for name in ("a", "b"):
@@ -134,10 +142,10 @@ def test_horizon_is_where_every_curve_is_known():
             rows.append(judged(bug(name, "softmax_dim"), *suspects, detector=detector, alarm_step=alarm))
     lengths = pd.DataFrame({"bug": ["a", "b"], "workload": "digits", "seed": 0, "steps": [20.0, 30.0]})
     times = breakdown.alarm_times(cases_of(rows), lengths)
-    # quick has alarms everywhere: its curve is 0 and known from there on; the others were watched for 29 steps
-    assert times.horizon == 29
+    # the runs go on for 19 and for 29 steps
+    assert times.horizon == 24
     means = times.table.set_index("detector")["restricted_mean"]
-    assert means.to_dict() == {"quick": 0.0, "slow": 7 + 22 / 2, "silent": 29.0}
+    assert means.to_dict() == {"quick": 0.0, "slow": (7 + 24) / 2, "silent": 24.0}
 
 
 FAULTS = [f"fault_{number}" for number in range(8)]
@@ -200,6 +208,36 @@ def test_detectors_are_compared_where_both_were_judged():
     assert math.isnan(pairs.loc[("all", "elsewhere"), "p"])
     ranking = breakdown.ranking(cases_of(rows), ["all", "one", "elsewhere"])
     assert (ranking.ranks, ranking.detectors, ranking.left_out) == (None, ["all"], ["one", "elsewhere"])
+
+
+def test_pairs_share_cases_and_not_only_faults():
+    rows = [judged(bug("a", "zero_init", seed=s), *["zero_init"] * (s == 0), detector="five") for s in range(5)]
+    rows += [judged(bug("a", "zero_init"), "zero_init", detector="one")]
+    rows += [judged(control("c"), detector=name) for name in ("five", "one")]
+    (pair,) = breakdown.comparisons(cases_of(rows), ["five", "one"]).to_dict("records")
+    # right in one of five seeds and in one of one: on the seed that both saw there is no difference
+    assert (pair["clusters"], pair["difference"], pair["p"]) == (2, 0.0, 1.0)
+
+
+def test_a_fault_counts_once_on_however_many_workloads():
+    places = [f"workload_{number}" for number in range(10)]
+    rows = []
+    for place, fault in itertools.product(places, FAMILIES):
+        truth = bug(fault, fault, place)
+        rows += [judged(truth, *["zero_init"] * (fault == "zero_init"), detector="one"), judged(truth, detector="none")]
+    rows += [judged(control("c", place), detector=name) for place in places for name in ("one", "none")]
+    (pair,) = breakdown.comparisons(cases_of(rows), ["one", "none"]).to_dict("records")
+    # one fault of four is known, on ten workloads: a single difference, which has a sign or the other
+    assert (pair["clusters"], pair["difference"], pair["p"]) == (5, pytest.approx(1 / 4), 1.0)
+    ranking = breakdown.ranking(cases_of(rows), ["one", "none"])
+    assert ranking.ranks.blocks == 4
+    np.testing.assert_allclose(ranking.ranks.mean, [(1 + 3 * 1.5) / 4, (2 + 3 * 1.5) / 4])
+
+
+def test_accepted_answers_are_right_in_the_confusion():
+    accepted = bug("a", "softmax_dim", accepts=["nan_inputs"])
+    table = breakdown.confusion(cases_of([judged(accepted, "nan_inputs"), judged(bug("b", "zero_init"), "nan_inputs")]))
+    assert dict(zip(table["truth"], table["right"], strict=True)) == {"softmax_dim": True, "zero_init": False}
 
 
 def test_ranking_by_blocks():

@@ -92,6 +92,14 @@ def test_critical_difference_of_the_example_in_demsar():
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
 
 
+def test_ties_narrow_the_critical_difference():
+    # Ranks 1.5, 1.5, 3 in each block: the variance of a rank is 1/2, without ties 2/3, so a share of 3/4
+    ranks = friedman(np.tile([[0.5, 0.5, 0.0]], (4, 1)))
+    assert ranks.untied == pytest.approx(3 / 4)
+    assert critical_difference(3, 4, untied=ranks.untied) == pytest.approx(critical_difference(3, 4) * np.sqrt(3 / 4))
+    assert friedman(np.array([[0.2, 0.1], [0.2, 0.1]])).untied == 1
+
+
 def test_groups_that_are_not_told_apart():
     assert not_told_apart([1.0, 1.5, 2.5, 4.0], 1.0) == [(0, 1), (1, 2)]
     assert not_told_apart([1.0, 1.5, 2.0, 4.0], 1.0) == [(0, 2)]  # none within another

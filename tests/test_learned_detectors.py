@@ -17,7 +17,7 @@ from bugbench.plain_trees import forest_shares, plain_forest, plain_tree, tree_s
 from bugbench.recorder import Recorder
 from bugbench.relations import relations, traits
 from bugbench.run_statistics import run_statistics, table
-from bugbench.scoring import check_suspects
+from bugbench.suspects import check_suspects
 from scipy import stats
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier

@@ -14,14 +14,13 @@ import yaml
 from bugbench.scoring import (
     STATUSES,
     UNJUDGED,
-    InvalidDiagnosis,
     Truth,
-    check_suspects,
     leaderboard,
     tier,
     verdict,
     verdict_table,
 )
+from bugbench.suspects import InvalidDiagnosis, check_suspects
 
 FAMILIES = {
     "softmax_dim": "model",
@@ -138,6 +137,14 @@ def test_delay():
     silent = judged(BUG, alarm_step=5)
     assert silent["alarm_step"] is None and math.isnan(silent["delay"])
     assert math.isnan(judged(BUG, "model")["delay"])
+
+
+def test_the_program_shows_its_fault_at_once():
+    for access in ("source", "rerun", "curves+truth"):
+        assert verdict(BUG, "d", access, FAMILIES, [{"fault": "model"}], alarm_step=0)["delay"] == 0
+        assert verdict(BUG, "d", access, FAMILIES, [{"fault": "model"}], alarm_step=6)["delay"] == 2
+        assert math.isnan(verdict(BUG, "d", access, FAMILIES)["delay"])
+    assert math.isnan(verdict(BUG, "d", "data", FAMILIES, [{"fault": "model"}], alarm_step=0)["delay"])
 
 
 def test_every_other_status_is_silence():

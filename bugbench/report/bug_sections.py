@@ -126,8 +126,15 @@ def _state(
         "hidden": f"{metric_text(row['oracle_twin'])} → {result}",
         "metric": str(own[0].oracle["metric"]),
         "seeds": str(len(own)),
-        "named": ", ".join(dict.fromkeys(named["detector"])) or "nobody",
+        "named": _counted_names(named, len(own)) or "nobody",
     }
+
+
+def _counted_names(verdicts: pd.DataFrame, seeds: int) -> str:
+    """Return who said so, and for how many of the seeds if there are several."""
+    counts = verdicts["detector"].value_counts(sort=False)
+    ordered = counts.sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{name} {count}/{seeds}" if seeds > 1 else str(name) for name, count in ordered.items())
 
 
 def _diff_lines(text: str | None) -> list[tuple[str, str]] | None:

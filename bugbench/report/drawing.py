@@ -145,12 +145,12 @@ def staircases(survival: Mapping[str, Survival], horizon: float, chosen: Sequenc
         panel.parts.append(
             f'<path class="line {kind}" data-detector="{escape(name)}" d="{steps}"><title>{escape(name)}</title></path>'
         )
-    return panel.svg("Kaplan-Meier curves of the steps from onset to alarm")
+    return panel.svg("Share of cases without an alarm, by steps since the onset")
 
 
 def critical_difference_diagram(names: Sequence[str], ranks: Ranks, level: float = 0.05) -> Markup:
     """Draw mean ranks on a line, and bars that join those which are not told apart (Demsar 2006, section 3.2.4)."""
-    difference = critical_difference(len(names), ranks.blocks, level)
+    difference = critical_difference(len(names), ranks.blocks, level, ranks.untied)
     placed = sorted(zip(ranks.mean, names, strict=True))
     low, high = math.floor(placed[0][0]), math.ceil(placed[-1][0] + 1e-9)
     high = max(high, low + 1)

@@ -10,6 +10,7 @@ from bugbench.isolation import LEVELS
 from bugbench.job import measured_impact, reference_impact
 from bugbench.records import Cases, merge_impact
 from bugbench.report import page
+from bugbench.report.extent import extent, fewer_words
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables, csv
 from bugbench.report.wording import (
@@ -75,19 +76,21 @@ def wrote(results: Path) -> str:
 def summary(tables: Tables, cases: Cases) -> str:
     """Return the sentences that say what the tables are about, and what is missing."""
     records, board = cases.scored, tables.board
-    seeds = len({r.seed for r in records})
     workloads = sorted({r.workload for r in records})
     bugs = {r.bug for r in records if not r.control}
     controls = {r.bug for r in records if r.control}
     text = (
-        f"{counted(len(bugs), 'bug')} and {counted(len(controls), 'control')} on {', '.join(workloads)}, "
-        f"{counted(seeds, 'seed')}, bugbench {__version__}: {_judged_on(board)}; "
-        f"{counted(board['latent'].max(), 'latent bug case')} left out."
+        f"{counted(len(bugs), 'bug')} and {counted(len(controls), 'control')} on {', '.join(workloads)}, bugbench "
+        f"{__version__}: {_judged_on(board)}; {counted(board['latent'].max(), 'latent bug case')} left out. That is "
+        f"{extent(tables.cases.drop_duplicates(['bug', 'workload', 'seed']))}."
     )
+    if not controls:
+        text += " Without controls there is no J: the table is sorted by *exact*."
+    if harmful := int(board["harmful_controls"].max()):
+        text += f" **{counted(harmful, 'control case')} of controls that were measured to do harm count all the same.**"
     if tables.absent:
         text += f" {counted(len(tables.absent), 'detector')} could not be judged: what they need is not installed."
-    if fewer := fewer_cases(board):
-        text += f" {counted(fewer, 'detector')} judged on fewer of them: see the column “judged”."
+    text += "".join(f" {sentence}" for sentence in fewer_words(tables.cases))
     return text + _lost(cases) + _isolation(cases.verdicts)
 
 

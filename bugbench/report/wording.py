@@ -36,20 +36,21 @@ EXPLANATION = """\
 *Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
 *detection J* counts any alarm. *Precision* = share of alarms that name the cause, where bugs and controls are as many.
 Both J lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro averages over faults, then
-workloads; intervals are bootstraps clustered on workload × fault (controls: workload × control). *Not told apart from*
-names the detectors whose diagnosis J does not differ significantly: a paired sign-flip test on the same clusters,
-Holm's correction for all pairs, 5 %. *Steps to alarm* is the median number of training steps from the onset of the
-fault to the first prefix of the trace that raises an alarm. *Judged* counts the harmful bug cases and the control cases
-that a detector was judged on. `oracle` reads the truth and checks the harness; `always_healthy`, `always_faulty` and
-`prior` are the trivial baselines.
+workloads; for the intervals faults, controls and workloads are drawn again, since what a detector does to one of these
+it does to all its cases. *Not told apart from* names the detectors whose diagnosis J does not differ significantly on
+these workloads: a sign-flip test paired by fault and by control, Holm's correction for all pairs, 5 %. *Steps to alarm*
+is the median number of training steps from the onset of the fault to the first prefix of the trace that raises an
+alarm. *Judged* counts the harmful bug cases and the control cases that a detector was judged on; where it does not
+apply, crashes or takes too long, it counts as silent: a miss on a bug, right on a control. `oracle` reads the truth and
+checks the harness; `always_healthy`, `always_faulty` and `prior` are the trivial baselines.
 """
 ANSWERS = """\
 Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
 only; another fault of that *family*; something *wrong*; or nothing, *silent*."""
 TIMES = """\
-*Mean steps* is the restricted mean from onset to alarm, where a run without an alarm is censored at its end (Kaplan and
-Meier) and no run counts for more than the {horizon:.0f} steps up to which all curves are known. *Seconds* is the time a
-diagnosis takes: the median, and the time that 95 % of them do not exceed."""
+*Mean steps* is the restricted mean from onset to alarm, right or wrong: a run that ended without one counts for the
+{horizon:.0f} steps, as does any later alarm; half of the runs go on for longer after the onset. Each case counts alike.
+*Seconds* is the time a diagnosis takes: the median, and the time that 95 % of them do not exceed."""
 
 
 def cells(row: pd.Series) -> list[str]:
@@ -96,10 +97,10 @@ def friedman_words(ranking: Ranking) -> str:
     ranks = ranking.ranks
     same = ranks.p > LEVEL
     text = (
-        f"Friedman's test ranks {len(ranking.detectors)} detectors by the share right in each of {ranks.blocks} blocks "
-        f"(workload × fault): χ² = {ranks.statistic:.1f}, p = {ranks.p:.2g}, so the detectors "
+        f"Friedman's test ranks {len(ranking.detectors)} detectors by the share of cases in which they name each of "
+        f"{ranks.blocks} faults: χ² = {ranks.statistic:.1f}, p = {ranks.p:.2g}, so the detectors "
         f"{'are not told apart as a whole' if same else 'are not all alike'}. False alarms have no part in the ranks."
     )
     if ranking.left_out:
-        text += f" Left out, judged on fewer than half of the blocks: {', '.join(ranking.left_out)}."
+        text += f" Left out, judged on fewer than half of the cases: {', '.join(ranking.left_out)}."
     return text

@@ -1,0 +1,59 @@
+"""On what each detector was judged, in words: some detectors of a table saw all its cases, and some did not."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from bugbench.report.wording import counted
+from bugbench.scoring import tier
+
+NAMED = 3  # detectors that are named if they have nothing in common; more are counted
+
+
+def extent(cases: pd.DataFrame) -> str:
+    """Return how many bugs that do harm, and how many controls, on how many workloads and with how many seeds.
+
+    Args:
+        cases: of one detector, see :func:`bugbench.scoring.with_harm`.
+    """
+    bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]
+    texts = [_pairs(rows, noun) for rows, noun in ((bugs, "harmful bug"), (controls, "control")) if len(rows)]
+    return " and ".join(texts) or "nothing"
+
+
+def _pairs(cases: pd.DataFrame, noun: str) -> str:
+    seeds = cases.groupby(["bug", "workload"])["seed"].nunique()
+    low, high = seeds.min(), seeds.max()
+    each = counted(high, "seed") if low == high else f"{low} to {high} seeds"
+    bugs, workloads = (cases[column].nunique() for column in ("bug", "workload"))
+    places = f"on {counted(workloads, 'workload')}"
+    if len(seeds) != bugs * workloads:
+        places += f" ({len(seeds)} pairs)"
+    return f"{counted(bugs, noun)} {places}, {each} each"
+
+
+def fewer_words(cases: pd.DataFrame) -> list[str]:
+    """Return a sentence for each group of detectors that were judged on less than others, and on what.
+
+    Args:
+        cases: of all detectors.
+    """
+    by_extent: dict[tuple[int, str], list[str]] = {}
+    accesses = {}
+    for name, rows in cases.groupby("detector"):
+        counts = ~rows["control"] & rows["harmful"] | rows["control"]
+        by_extent.setdefault((int(counts.sum()), extent(rows)), []).append(str(name))
+        accesses[str(name)] = tier(rows["access"].iloc[0])
+    if not by_extent:
+        return []
+    most = max(by_extent)
+    fewer = sorted(by_extent.keys() - {most}, reverse=True)
+    return [f"{_group(by_extent[key], accesses)} judged on fewer: {key[1]}." for key in fewer]
+
+
+def _group(names: Sequence[str], accesses: dict[str, str]) -> str:
+    were = "was" if len(names) == 1 else "were"
+    if {accesses[name] for name in names} == {"rerun"}:
+        return f"{counted(len(names), 'detector')} that {'runs' if len(names) == 1 else 'run'} the program again {were}"
+    if len(names) <= NAMED:
+        return f"{', '.join(names)} {were}"
+    return f"{counted(len(names), 'detector')} ({', '.join(names[:NAMED])} …) {were}"

@@ -1,0 +1,57 @@
+"""What a table is about, in words."""
+
+import pandas as pd
+import pytest
+from bugbench.report.extent import extent, fewer_words
+
+
+def cases(*rows):
+    columns = ["detector", "access", "bug", "workload", "seed", "control", "harmful"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def of(detector, access="curves", bugs=("a", "b"), workloads=("digits",), seeds=(1, 1)):
+    """Return the cases of a detector: bugs, and as many controls, with so many seeds each."""
+    return [
+        (detector, access, name, workload, seed, number == 1, number == 0)
+        for number in (0, 1)
+        for name in (bugs, [f"control_{b}" for b in bugs])[number]
+        for workload in workloads
+        for seed in range(seeds[number])
+    ]
+
+
+def test_extent():
+    table = cases(*of("d", bugs=("a", "b"), workloads=("digits", "wine"), seeds=(5, 12)))
+    text = "2 harmful bugs on 2 workloads, 5 seeds each and 2 controls on 2 workloads, 12 seeds each"
+    assert extent(table) == text
+    latent = table.assign(harmful=table["harmful"] & (table["bug"] != "b"))
+    assert extent(latent).startswith("1 harmful bug on 2 workloads, 5 seeds each and 2 controls")
+
+
+def test_extent_of_what_is_not_everywhere():
+    table = cases(
+        *of("d", bugs=("a",), seeds=(1, 1)), *of("d", bugs=("b",), workloads=("digits", "wine"), seeds=(2, 1))
+    )
+    assert extent(table).startswith("2 harmful bugs on 2 workloads (3 pairs), 1 to 2 seeds each and 2 controls")
+    assert extent(table[:0]) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("fewer", "words"),
+    [
+        (
+            [of("x", "curves+rerun"), of("y", "rerun")],
+            ["2 detectors that run the program again were judged on fewer: "],
+        ),
+        ([of("x", "rerun")], ["1 detector that runs the program again was judged on fewer: "]),
+        ([of("x", "rerun"), of("y", "data")], ["x, y were judged on fewer: "]),
+        ([of(name) for name in "uvwx"], ["4 detectors (u, v, w …) were judged on fewer: "]),
+        ([], []),
+    ],
+)
+def test_who_was_judged_on_fewer(fewer, words):
+    table = cases(*of("all", seeds=(3, 3)), *(row for rows in fewer for row in rows))
+    what = "2 harmful bugs on 1 workload, 1 seed each and 2 controls on 1 workload, 1 seed each."
+    assert fewer_words(table) == [word + what for word in words]
+    assert fewer_words(table[:0]) == []
