@@ -304,8 +304,8 @@ def test_staircase_goes_down_at_the_alarm():
 def test_diagram_joins_what_is_not_told_apart():
     ranks = friedman(pd.DataFrame({"a": [3.0] * 30, "b": [2.0] * 30, "c": [2.0, 1.0] * 15}).to_numpy())
     svg = drawing.critical_difference_diagram(["a", "b", "c"], ranks)
-    # mean ranks 1, 2.25 and 2.75; in half of the blocks two of three tie, which leaves 7/8 of the variance: the critical
-    # difference is 2.343 x sqrt(7/8 x 12 / 180) = 0.57, and b and c are joined
+    # mean ranks 1, 2.25 and 2.75; in half of the blocks two of three tie, which leaves 7/8 of the variance: the
+    # critical difference is 2.343 x sqrt(7/8 x 12 / 180) = 0.57, and b and c are joined
     assert svg.count('class="join"') == 1
     assert [float(rank) for rank in re.findall(r">[abc] ([\d.]+)<", svg)] == [1.0, 2.25, 2.75]
     assert "critical difference 0.57" in svg
