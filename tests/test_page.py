@@ -116,7 +116,7 @@ def test_damaged_and_skipped_cases_are_named(results):
     store(results, skipped, {"right": None}, status="skipped", reason="no data")
     text, _ = built(results)
     assert "Damaged and left out:" in text and "lr_too_high/seed-0" in text
-    assert "Skipped, because the harness failed: digits/lr_too_low/seed-0: no data" in text
+    assert "Skipped, because the harness failed, 1 case: no data (digits/lr_too_low/seed-0)" in text
 
 
 def test_faults_that_nobody_names_are_listed(results, catalogue):

@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 from bugbench.catalogue import Catalogue, vocabulary
 from bugbench.detector import ORIGINS
-from bugbench.records import Cases
+from bugbench.integrity import warn
+from bugbench.records import Cases, Record
 from bugbench.report import drawing
-from bugbench.report.bug_sections import sections
+from bugbench.report.bug_sections import Section, sections
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables
 from bugbench.report.wording import (
@@ -26,6 +27,7 @@ from bugbench.report.wording import (
     TIMES,
     WORDS,
     cells,
+    counted,
     friedman_words,
     number,
     unnamed_words,
@@ -34,9 +36,10 @@ from bugbench.scoring import STATUSES, tier
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter
+LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter, and then curves are left out
 EVIDENCE_LENGTHS = (400, 120, 0)  # characters of a detector's evidence, tried in this order
 STANDING_OUT = 6  # detectors whose curves are coloured at first: those with the shortest mean time to alarm
+NAMED_CASES = 3  # skipped cases that are named for each reason; the others are counted
 ANSWER_TITLES = {
     "cause": "the cause",
     "symptom": "the symptom: the right family by name",
@@ -90,15 +93,34 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "unknown_times": tables.alarm_times.unknown,
         "troubled": _troubled(board),
         "damaged": [str(problem) for problem in cases.damaged],
-        "skipped": [(record.folder, record.skipped) for record in cases.records if record.skipped],
+        "skipped": _skipped(cases.records),
         "bugs": bugs,
         "data": _data(tables, families, faults),
     }
+    return _fitting(context, bugs)
+
+
+def _fitting(context: Mapping[str, Any], bugs: Sequence[Section]) -> str:
+    """Return the page with as much of the evidence and the curves as keeps it below :data:`LARGEST`."""
+    latent = {bug.label for bug in bugs if not bug.harmful and not bug.record.control}
+    controls = {bug.label for bug in bugs if bug.record.control}
+    whole, *shorter, none = EVIDENCE_LENGTHS
+    cuts: list[tuple[int, set[str], str]] = [
+        (whole, set(), ""),
+        *((length, set(), f"evidence is cut at {length} characters") for length in shorter),
+        (none, set(), "evidence is left out"),
+        (none, latent, "evidence and the curves of latent bugs are left out"),
+        (none, latent | controls, "evidence and the curves of latent bugs and of controls are left out"),
+    ]
     page = ""
-    for length in EVIDENCE_LENGTHS:
-        page = _template().render(context | {"evidence_length": length})
+    for length, undrawn, words in cuts:
+        page = _template().render({**context, "evidence_length": length, "undrawn": undrawn, "cut": words})
         if len(page.encode()) <= LARGEST:
-            break
+            return page
+    megabytes = len(page.encode()) / 2**20
+    warn(
+        f"leaderboard.html has {megabytes:.1f} MiB, more than {LARGEST / 2**20:.1f}, although {words}: it loads slowly"
+    )
     return page
 
 
@@ -127,6 +149,22 @@ def _plain(text: str) -> Markup:
         if len(pieces) % 2:
             escaped = "".join(p if i % 2 == 0 else f"<{tag}>{p}</{tag}>" for i, p in enumerate(pieces))
     return Markup(escaped)
+
+
+def _skipped(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """Return each reason why cases were skipped, how many, and the first of them; the most frequent reason first."""
+    folders: dict[str, list[str]] = {}
+    for record in records:
+        if record.skipped:
+            folders.setdefault(record.skipped, []).append(str(record.folder))
+    return [
+        (
+            reason,
+            counted(len(own), "case"),
+            ", ".join(own[:NAMED_CASES]) + (f" and {len(own) - NAMED_CASES} more" if len(own) > NAMED_CASES else ""),
+        )
+        for reason, own in sorted(folders.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
 
 
 def _answers(tables: Tables) -> list[tuple[str, dict[str, float]]]:
