@@ -37,8 +37,12 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter, and then curves are left out
+SCRIPTS = ("leaderboard.js", "filters.js")  # one script on the page, in this order
 EVIDENCE_LENGTHS = (400, 120, 0)  # characters of a detector's evidence, tried in this order
-STANDING_OUT = 6  # detectors whose curves are coloured at first: those with the shortest mean time to alarm
+STANDING_OUT = 6  # detectors whose curves are coloured: of those shown, the ones with the shortest mean time to alarm
+# columns that are shown on demand: the first on screens of any width, the others on narrow ones only
+LESSER = dict.fromkeys(["family_rate", "top3_rate", "median_delay", "median_seconds"], "lesser")
+LESSER |= dict.fromkeys(["detection_j", "exact_rate", "precision", "judged"], "wide")
 NAMED_CASES = 3  # skipped cases that are named for each reason; the others are counted
 ANSWER_TITLES = {
     "cause": "the cause",
@@ -69,12 +73,10 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "explanation": _plain(EXPLANATION),
         "answers_note": _plain(ANSWERS),
         "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
-        "columns": list(SHOWN.values()),
-        "words": WORDS,
-        "board": [
-            (row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–"))
-            for _, row in board.iterrows()
-        ],
+        "words": ", ".join(list(SHOWN.values())[1:WORDS]),
+        "numbers": dict(list(SHOWN.items())[WORDS:]),
+        "lesser": LESSER,
+        "board": _board(tables),
         "tiers": tiers,
         "tier_titles": {name: TIER_TITLES[name] for name in TIER_TITLES if name in tiers.values()},
         "origins": {name: text.partition(",")[0] for name, text in tables.origins.items()},
@@ -135,7 +137,8 @@ def _template() -> Any:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    script, style = ((folder / name).read_text(encoding="utf-8") for name in ("leaderboard.js", "leaderboard.css"))
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (folder / "leaderboard.css").read_text(encoding="utf-8")
     seal = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {"script": Markup(script), "style": Markup(style), "script_hash": f"sha256-{seal}"}
     return environment.get_template("leaderboard.html")
@@ -149,6 +152,17 @@ def _plain(text: str) -> Markup:
         if len(pieces) % 2:
             escaped = "".join(p if i % 2 == 0 else f"<{tag}>{p}</{tag}>" for i, p in enumerate(pieces))
     return Markup(escaped)
+
+
+def _board(tables: Tables) -> list[tuple[str, str, dict[str, str], str]]:
+    """Return the leaderboard's rows: detector, what is said of it in words, its numbers, who is not told apart."""
+    rows = []
+    for _, row in tables.board.iterrows():
+        name, texts = row["detector"], cells(row)
+        words = ", ".join(text for text in texts[1:WORDS] if text)
+        numbers = dict(zip(list(SHOWN)[WORDS:], texts[WORDS:], strict=True))
+        rows.append((name, words, numbers, tables.not_told_apart.get(name, "–")))
+    return rows
 
 
 def _skipped(records: Sequence[Record]) -> list[tuple[str, str, str]]:
