@@ -10,14 +10,23 @@ from markupsafe import Markup, escape
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 400, 190
 LEFT, RIGHT, TOP, BOTTOM = 56, 10, 26, 34
+LABELS, LABEL_ROW = 170, 13  # room for names right of the staircases, and the height of one
 LOG_FROM = 50.0  # values that span more than this, and are all positive, are shown on a logarithmic scale
 
 
 class Panel:
     """Axes that points are put into; y grows upwards."""
 
-    def __init__(self, title: str, x_label: str, points: Iterable[tuple[float, float]], size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        title: str,
+        x_label: str,
+        points: Iterable[tuple[float, float]],
+        size: tuple[int, int],
+        right: int = RIGHT,
+    ) -> None:
         self.width, self.height = size
+        self.edge = self.width - right  # where the axes end
         known = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
         xs, ys = [x for x, _ in known] or [0.0], [y for _, y in known] or [0.0]
         self.log = min(ys) > 0 and max(ys) > LOG_FROM * min(ys)
@@ -27,14 +36,13 @@ class Panel:
         self.low, self.high = low - margin, high + margin
         self.parts = [
             f'<text class="title" x="{LEFT}" y="14">{escape(title)}{" (log scale)" if self.log else ""}</text>',
-            f'<text class="label" x="{self.width - RIGHT}" y="{self.height - 4}" text-anchor="end">'
-            f"{escape(x_label)}</text>",
+            f'<text class="label" x="{self.edge}" y="{self.height - 4}" text-anchor="end">{escape(x_label)}</text>',
         ]
         for share in (0.0, 0.5, 1.0):
             value = self.low + margin + share * (self.high - self.low - 2 * margin)
             y = self._height_of(value)
             text = _short(10**value if self.log else value)
-            self.parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"/>')
+            self.parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.edge}"/>')
             self.parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
             x, anchor = self.x_low + share * (self.x_high - self.x_low), ("start", "middle", "end")[int(share * 2)]
             bottom = self.height - BOTTOM + 14
@@ -50,7 +58,7 @@ class Panel:
         return TOP + inner * (1 - (scaled - self.low) / (self.high - self.low))
 
     def x(self, x: float) -> float:
-        return LEFT + (self.width - LEFT - RIGHT) * (x - self.x_low) / (self.x_high - self.x_low)
+        return LEFT + (self.edge - LEFT) * (x - self.x_low) / (self.x_high - self.x_low)
 
     def y(self, y: float) -> float:
         return self._height_of(self._scaled(y))
@@ -70,8 +78,7 @@ class Panel:
     def level(self, value: float, name: str, kind: str) -> None:
         y = self.y(value)
         self.parts.append(
-            f'<path class="line hidden {kind}" d="M{LEFT} {y:.1f}H{self.width - RIGHT}">'
-            f"<title>{escape(name)}</title></path>"
+            f'<path class="line hidden {kind}" d="M{LEFT} {y:.1f}H{self.edge}"><title>{escape(name)}</title></path>'
         )
 
     def moment(self, x: float, name: str) -> None:
@@ -131,21 +138,40 @@ def _name(kind: str) -> str:
 
 
 def staircases(survival: Mapping[str, Survival], horizon: float, chosen: Sequence[str]) -> Markup:
-    """Draw the share of cases still without an alarm over the steps since the onset; ``chosen`` stand out."""
-    panel = Panel("Cases without an alarm", "steps since the onset", [(0, 0.0), (max(horizon, 1), 1.0)], (760, 340))
-    for name in [*(n for n in survival if n not in chosen), *chosen]:
-        curve, points, height = survival[name], [(0.0, 1.0)], 1.0
+    """Draw the share of cases still without an alarm over the steps since the onset; ``chosen`` stand out.
+
+    Every curve carries its name, which the page shows of those that stand out: a filter may choose others.
+    """
+    corners = [(0, 0.0), (max(horizon, 1), 1.0)]
+    panel = Panel("Cases without an alarm", "steps since the onset", corners, (900, 340), LABELS)
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    for name, curve in survival.items():
+        points, height = [(0.0, 1.0)], 1.0
         for time, share in zip(curve.times, curve.shares, strict=True):
             if time <= horizon:
                 points += [(float(time), height), (float(time), float(share))]
                 height = float(share)
         points.append((min(curve.end, horizon), height))
+        drawn[name] = [(panel.x(x), panel.y(y)) for x, y in points]
+    ends = {name: points[-1][1] for name, points in drawn.items()}
+    labels = ends | _spread({name: ends[name] for name in chosen})
+    for name in [*(n for n in survival if n not in chosen), *chosen]:
         kind = f"stair chosen c{list(chosen).index(name)}" if name in chosen else "stair"
-        steps = "".join(f"{'L' if i else 'M'}{panel.x(x):.1f} {panel.y(y):.1f}" for i, (x, y) in enumerate(points))
+        steps = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(drawn[name]))
         panel.parts.append(
-            f'<path class="line {kind}" data-detector="{escape(name)}" d="{steps}"><title>{escape(name)}</title></path>'
+            f'<g class="{kind}" data-detector="{escape(name)}" data-end="{ends[name]:.1f}">'
+            f'<path class="line" d="{steps}"><title>{escape(name)}</title></path>'
+            f'<text x="{panel.edge + 8}" y="{labels[name] + 4:.1f}">{escape(name)}</text></g>'
         )
     return panel.svg("Share of cases without an alarm, by steps since the onset")
+
+
+def _spread(heights: Mapping[str, float]) -> dict[str, float]:
+    """Return the heights of labels, each where it was or as far below as keeps it a row from the one above."""
+    placed, last = {}, -math.inf
+    for name in sorted(heights, key=lambda name: heights[name]):
+        last = placed[name] = max(heights[name], last + LABEL_ROW)
+    return placed
 
 
 def critical_difference_diagram(names: Sequence[str], ranks: Ranks, level: float = 0.05) -> Markup:

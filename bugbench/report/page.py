@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 from bugbench.catalogue import Catalogue, vocabulary
 from bugbench.detector import ORIGINS
-from bugbench.records import Cases
+from bugbench.integrity import warn
+from bugbench.records import Cases, Record
 from bugbench.report import drawing
-from bugbench.report.bug_sections import sections
+from bugbench.report.bug_sections import Section, sections
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables
 from bugbench.report.wording import (
@@ -26,6 +27,7 @@ from bugbench.report.wording import (
     TIMES,
     WORDS,
     cells,
+    counted,
     friedman_words,
     number,
     unnamed_words,
@@ -34,9 +36,14 @@ from bugbench.scoring import STATUSES, tier
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter
+LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter, and then curves are left out
+SCRIPTS = ("leaderboard.js", "filters.js")  # one script on the page, in this order
 EVIDENCE_LENGTHS = (400, 120, 0)  # characters of a detector's evidence, tried in this order
-STANDING_OUT = 6  # detectors whose curves are coloured at first: those with the shortest mean time to alarm
+STANDING_OUT = 6  # detectors whose curves are coloured: of those shown, the ones with the shortest mean time to alarm
+# columns that are shown on demand: the first on screens of any width, the others on narrow ones only
+LESSER = dict.fromkeys(["family_rate", "top3_rate", "median_delay", "median_seconds"], "lesser")
+LESSER |= dict.fromkeys(["detection_j", "exact_rate", "precision", "judged"], "wide")
+NAMED_CASES = 3  # skipped cases that are named for each reason; the others are counted
 ANSWER_TITLES = {
     "cause": "the cause",
     "symptom": "the symptom: the right family by name",
@@ -66,12 +73,10 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "explanation": _plain(EXPLANATION),
         "answers_note": _plain(ANSWERS),
         "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
-        "columns": list(SHOWN.values()),
-        "words": WORDS,
-        "board": [
-            (row["detector"], cells(row), tables.not_told_apart.get(row["detector"], "–"))
-            for _, row in board.iterrows()
-        ],
+        "words": ", ".join(list(SHOWN.values())[1:WORDS]),
+        "numbers": dict(list(SHOWN.items())[WORDS:]),
+        "lesser": LESSER,
+        "board": _board(tables),
         "tiers": tiers,
         "tier_titles": {name: TIER_TITLES[name] for name in TIER_TITLES if name in tiers.values()},
         "origins": {name: text.partition(",")[0] for name, text in tables.origins.items()},
@@ -90,15 +95,34 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "unknown_times": tables.alarm_times.unknown,
         "troubled": _troubled(board),
         "damaged": [str(problem) for problem in cases.damaged],
-        "skipped": [(record.folder, record.skipped) for record in cases.records if record.skipped],
+        "skipped": _skipped(cases.records),
         "bugs": bugs,
         "data": _data(tables, families, faults),
     }
+    return _fitting(context, bugs)
+
+
+def _fitting(context: Mapping[str, Any], bugs: Sequence[Section]) -> str:
+    """Return the page with as much of the evidence and the curves as keeps it below :data:`LARGEST`."""
+    latent = {bug.label for bug in bugs if not bug.harmful and not bug.record.control}
+    controls = {bug.label for bug in bugs if bug.record.control}
+    whole, *shorter, none = EVIDENCE_LENGTHS
+    cuts: list[tuple[int, set[str], str]] = [
+        (whole, set(), ""),
+        *((length, set(), f"evidence is cut at {length} characters") for length in shorter),
+        (none, set(), "evidence is left out"),
+        (none, latent, "evidence and the curves of latent bugs are left out"),
+        (none, latent | controls, "evidence and the curves of latent bugs and of controls are left out"),
+    ]
     page = ""
-    for length in EVIDENCE_LENGTHS:
-        page = _template().render(context | {"evidence_length": length})
+    for length, undrawn, words in cuts:
+        page = _template().render({**context, "evidence_length": length, "undrawn": undrawn, "cut": words})
         if len(page.encode()) <= LARGEST:
-            break
+            return page
+    megabytes = len(page.encode()) / 2**20
+    warn(
+        f"leaderboard.html has {megabytes:.1f} MiB, more than {LARGEST / 2**20:.1f}, although {words}: it loads slowly"
+    )
     return page
 
 
@@ -113,7 +137,8 @@ def _template() -> Any:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    script, style = ((folder / name).read_text(encoding="utf-8") for name in ("leaderboard.js", "leaderboard.css"))
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (folder / "leaderboard.css").read_text(encoding="utf-8")
     seal = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {"script": Markup(script), "style": Markup(style), "script_hash": f"sha256-{seal}"}
     return environment.get_template("leaderboard.html")
@@ -127,6 +152,33 @@ def _plain(text: str) -> Markup:
         if len(pieces) % 2:
             escaped = "".join(p if i % 2 == 0 else f"<{tag}>{p}</{tag}>" for i, p in enumerate(pieces))
     return Markup(escaped)
+
+
+def _board(tables: Tables) -> list[tuple[str, str, dict[str, str], str]]:
+    """Return the leaderboard's rows: detector, what is said of it in words, its numbers, who is not told apart."""
+    rows = []
+    for _, row in tables.board.iterrows():
+        name, texts = row["detector"], cells(row)
+        words = ", ".join(text for text in texts[1:WORDS] if text)
+        numbers = dict(zip(list(SHOWN)[WORDS:], texts[WORDS:], strict=True))
+        rows.append((name, words, numbers, tables.not_told_apart.get(name, "–")))
+    return rows
+
+
+def _skipped(records: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """Return each reason why cases were skipped, how many, and the first of them; the most frequent reason first."""
+    folders: dict[str, list[str]] = {}
+    for record in records:
+        if record.skipped:
+            folders.setdefault(record.skipped, []).append(str(record.folder))
+    return [
+        (
+            reason,
+            counted(len(own), "case"),
+            ", ".join(own[:NAMED_CASES]) + (f" and {len(own) - NAMED_CASES} more" if len(own) > NAMED_CASES else ""),
+        )
+        for reason, own in sorted(folders.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
 
 
 def _answers(tables: Tables) -> list[tuple[str, dict[str, float]]]:
@@ -186,7 +238,7 @@ def _data(tables: Tables, families: Mapping[str, str], faults: Mapping[str, Mapp
         "titles": titles,
         "family_of": family_of,
         "confusion": {
-            str(name): rows[["truth", "answer", "cases"]].to_numpy().tolist()
+            str(name): rows[["truth", "answer", "cases", "right"]].astype({"right": int}).to_numpy().tolist()
             for name, rows in confusion.groupby("detector")
         },
     }

@@ -9,50 +9,83 @@ const NONE = "–";
 const system = matchMedia("(prefers-color-scheme: dark)");
 let theme = null;
 try { theme = localStorage.getItem("bugbench-theme"); } catch { /* a page from a file may have no storage */ }
+const isDark = () => (theme ? theme === "dark" : system.matches);
+const colours = new Map(); // of the theme shown, as red, green, blue
 function paint() {
-  const shown = theme || (system.matches ? "dark" : "light");
-  document.documentElement.dataset.theme = shown;
-  byId("theme").textContent = shown === "dark" ? "Light" : "Dark";
+  if (theme) document.documentElement.dataset.theme = theme; // else the style follows the system by itself
+  byId("theme").textContent = isDark() ? "Light" : "Dark";
+  colours.clear();
 }
 byId("theme").addEventListener("click", () => {
-  theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  theme = isDark() ? "light" : "dark";
   try { localStorage.setItem("bugbench-theme", theme); } catch { /* then it lasts until the page is closed */ }
   paint();
+  show();
 });
-system.addEventListener("change", paint);
+system.addEventListener("change", () => { paint(); show(); });
 paint();
+
+const probe = document.body.appendChild(document.createElement("i"));
+probe.hidden = true;
+function rgb(variable) {
+  if (!colours.has(variable)) {
+    probe.style.color = `var(${variable})`;
+    colours.set(variable, getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number));
+  }
+  return colours.get(variable);
+}
+
+// Relative luminance as in WCAG 2. White on a colour below EVEN, and black on one above, has a contrast of 4.58 or more.
+const EVEN = 0.179;
+const luminance = (colour) => colour.map((value) => value / 255)
+  .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
 
 // -- sorting --------------------------------------------------------------------------------------------------------
 
+const orders = new Map(); // by table, its rows as they stand between equals
+
+function bareButton(text) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "bare";
+  button.textContent = text;
+  return button;
+}
+
+function sortRows(table) {
+  const head = table.tHead.querySelector("[aria-sort]");
+  if (!head) return;
+  const numeric = head.classList.contains("n");
+  const falling = head.getAttribute("aria-sort") === "descending";
+  const key = (row) => {
+    const text = row.cells[head.cellIndex].textContent.trim();
+    return numeric ? Number.parseFloat(text.replace("−", "-")) : text;
+  };
+  const unknown = (value) => value === NONE || Number.isNaN(value);
+  const rows = orders.get(table).map((row) => [key(row), row]);
+  rows.sort(([a], [b]) => {
+    if (unknown(a) || unknown(b)) return unknown(a) - unknown(b);
+    const order = numeric ? a - b : a.localeCompare(b);
+    return falling ? -order : order;
+  });
+  table.tBodies[0].append(...rows.map(([, row]) => row));
+}
+
 function sortable(table) {
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => {
-    if (head.classList.contains("plain")) return;
-    head.tabIndex = 0;
-    const sort = () => {
-      const numeric = head.classList.contains("n");
+  orders.set(table, [...table.tBodies[0].rows]);
+  const heads = [...table.tHead.rows[0].cells].filter((head) => !head.classList.contains("plain"));
+  for (const head of heads) {
+    const button = bareButton(head.textContent);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");
-      const falling = before ? before === "ascending" : numeric;
+      const falling = before ? before === "ascending" : head.classList.contains("n");
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      const key = (row) => {
-        const text = row.cells[column].textContent.trim();
-        return numeric ? Number.parseFloat(text.replace("−", "-")) : text;
-      };
-      const unknown = (value) => value === NONE || Number.isNaN(value);
-      const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
-      rows.sort(([a], [b]) => {
-        if (unknown(a) || unknown(b)) return unknown(a) - unknown(b);
-        const order = numeric ? a - b : a.localeCompare(b);
-        return falling ? -order : order;
-      });
-      rows.forEach(([, row]) => table.tBodies[0].append(row));
-    };
-    head.addEventListener("click", sort);
-    head.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); }
+      sortRows(table);
     });
-  });
+  }
 }
 document.querySelectorAll("table.sortable").forEach(sortable);
 
@@ -91,6 +124,10 @@ function showBoard(workload, family) {
     drawRange(row.querySelector(".range"), texts ? texts[0] : "", texts ? texts[1] : "");
     row.querySelector(".apart").textContent = everything ? apart.get(row.dataset.detector) : NONE;
   }
+  const places = new Map(Object.keys(rows || {}).map((name, place) => [name, place]));
+  const place = (row) => places.get(row.dataset.detector) ?? places.size;
+  orders.get(board).sort((a, b) => place(a) - place(b)); // where the numbers shown are equal, those behind them decide
+  sortRows(board);
 }
 
 // -- matrices -------------------------------------------------------------------------------------------------------
@@ -122,8 +159,11 @@ function rowHead(row, name, titleText) {
 
 function colour(cell, share, variable) {
   if (!(share > 0)) return;
-  cell.style.background = `color-mix(in srgb, var(${variable}) ${Math.round(8 + 92 * share)}%, var(--page))`;
-  cell.classList.toggle("strong", share > 0.55);
+  const [full, none] = [rgb(variable), rgb("--page")];
+  const part = 0.08 + 0.92 * share;
+  const mixed = full.map((value, i) => Math.round(part * value + (1 - part) * none[i]));
+  cell.style.background = `rgb(${mixed})`;
+  cell.style.color = luminance(mixed) < EVEN ? "#fff" : "#000";
 }
 
 const MEASURES = { right: "cause right", detected: "detected", family_right: "family right", flagged: "flagged" };
@@ -163,14 +203,14 @@ function showConfusion(family) {
   const fine = byId("grain").value === "fault";
   const group = fine ? (name) => name : familyOf;
   const counts = new Map();
-  for (const [truth, answer, cases] of data.confusion[byId("who").value] || []) {
+  for (const [truth, answer, cases, right] of data.confusion[byId("who").value] || []) {
     if (family && truth !== HEALTHY && familyOf(truth) !== family) continue;
     const row = group(truth);
     const column = group(answer);
     const symptom = answer !== HEALTHY && !Object.hasOwn(data.family_of, answer) ? cases : 0;
     if (!counts.has(row)) counts.set(row, new Map());
-    const [all, named] = counts.get(row).get(column) || [0, 0];
-    counts.get(row).set(column, [all + cases, named + symptom]);
+    const [all, named, taken] = counts.get(row).get(column) || [0, 0, 0];
+    counts.get(row).set(column, [all + cases, named + symptom, taken + (right ? cases : 0)]);
   }
   const order = (a, b) => (a === HEALTHY) - (b === HEALTHY)
     || familyOf(a).localeCompare(familyOf(b)) || a.localeCompare(b);
@@ -190,66 +230,17 @@ function showConfusion(family) {
       const found = counts.get(name).get(column);
       if (!found) continue;
       cell.textContent = found[1] ? `${found[0]} (${found[1]})` : String(found[0]);
-      cell.title = `${name}, answered ${column}: ${found[0]} of ${total} cases`;
-      colour(cell, found[0] / total, name === column ? "--heat" : column === HEALTHY ? "--soft" : "--alarm");
+      const same = name === column;
+      cell.title = `${name}, answered ${column}: ${found[0]} of ${total} cases`
+        + (same || !found[2] ? "" : `; taken as right in ${found[2]}`);
+      colour(cell, found[0] / total, same || 2 * found[2] > found[0] ? "--heat" : column === HEALTHY ? "--soft" : "--alarm");
     }
   }
 }
 
-byId("who").replaceChildren(...data.detectors.map((name) => new Option(name, name)));
-const contestant = data.detectors.find((name) => about.get(name).tier !== "truth");
-if (contestant) byId("who").value = contestant;
-
-// -- curves of the time to alarm ------------------------------------------------------------------------------------
-
-const stairs = new Map([...document.querySelectorAll("path.stair")].map((path) => [path.dataset.detector, path]));
-for (const row of byId("survival").tBodies[0].rows) {
-  const path = stairs.get(row.dataset.detector);
-  if (!path) continue;
-  const own = [...path.classList].find((name) => /^c\d$/.test(name));
-  if (own) row.querySelector(".key").classList.add(own);
-  const point = (on) => () => { path.classList.toggle("pointed", on); if (on) path.parentNode.append(path); };
-  ["mouseenter", "focus"].forEach((name) => row.addEventListener(name, point(true)));
-  ["mouseleave", "blur"].forEach((name) => row.addEventListener(name, point(false)));
-}
-
-// -- bugs, and the filters ------------------------------------------------------------------------------------------
-
-const bugs = [...document.querySelectorAll("details.entry")].map((bug) => ({
-  bug,
-  text: [...bug.querySelectorAll("summary, .said tbody")].map((part) => part.textContent).join(" ").toLowerCase(),
-  workloads: bug.dataset.workloads.split("|"),
-}));
-
-function showBugs(workload, family) {
-  const words = byId("find").value.toLowerCase().trim();
-  let shown = 0;
-  for (const { bug, text, workloads } of bugs) {
-    const shows = (!family || bug.dataset.family === family) && (!workload || workloads.includes(workload))
-      && (!byId("bites").checked || bug.dataset.harmful === "1") && (!words || text.includes(words));
-    bug.hidden = !shows;
-    shown += shows;
-  }
-  byId("found").textContent = `${shown} of ${bugs.length}`;
-}
-
-function show() {
-  const [family, workload] = ["family", "workload"].map((id) => byId(id).value);
-  showBoard(workload, family);
-  document.querySelectorAll("tr[data-tier]").forEach((row) => { row.hidden = !fits(row.dataset); });
-  showHeat(family);
-  showConfusion(family);
-  showBugs(workload, family);
-}
-
-byId("filters").addEventListener("submit", (event) => event.preventDefault());
-byId("filters").addEventListener("reset", () => setTimeout(show));
-["tier", "origin", "family", "workload", "measure", "who", "grain", "bites"].forEach((id) => byId(id).addEventListener("change", show));
-byId("rows").addEventListener("change", () => { showMeasures(); show(); });
-byId("find").addEventListener("input", show);
-showMeasures();
-show();
-if (location.hash.startsWith("#bug-")) {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target) target.open = true;
+function showDetectors() {
+  const names = data.detectors.filter((name) => fits(about.get(name)));
+  const kept = names.includes(byId("who").value) ? byId("who").value : "";
+  byId("who").replaceChildren(...names.map((name) => new Option(name, name)));
+  byId("who").value = kept || names.find((name) => about.get(name).tier !== "truth") || names[0] || "";
 }

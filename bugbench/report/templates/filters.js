@@ -1,0 +1,108 @@
+// Follows leaderboard.js in the same script: the curves and bugs, and what the filters reach.
+
+// -- curves of the time to alarm ------------------------------------------------------------------------------------
+
+const STANDING_OUT = 6; // as many as there are colours
+const LABEL_ROW = 13;
+const stairs = new Map([...document.querySelectorAll("g.stair")].map((curve) => [curve.dataset.detector, curve]));
+const timed = [...byId("survival").tBodies[0].rows].filter((row) => stairs.has(row.dataset.detector));
+for (const row of timed) {
+  const curve = stairs.get(row.dataset.detector);
+  const name = row.querySelector("span");
+  const button = bareButton(name.textContent);
+  button.setAttribute("aria-pressed", "false");
+  name.replaceChildren(button);
+  const shown = (on) => {
+    curve.classList.toggle("pointed", on || button.getAttribute("aria-pressed") === "true");
+    if (on) curve.parentNode.append(curve); // above the others
+  };
+  row.addEventListener("mouseenter", () => shown(true));
+  row.addEventListener("mouseleave", () => shown(false));
+  button.addEventListener("focus", () => shown(true));
+  button.addEventListener("blur", () => shown(false));
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+    shown(true);
+  });
+}
+
+// Curves stand out, with their names at their ends, that fall fastest among those shown; names are a row apart.
+function showCurves() {
+  const chosen = timed.filter((row) => fits(row.dataset) && row.dataset.tier !== "truth" && row.cells[2].textContent !== "0")
+    .slice(0, STANDING_OUT);
+  for (const row of timed) {
+    const curve = stairs.get(row.dataset.detector);
+    const place = chosen.indexOf(row);
+    curve.toggleAttribute("hidden", !fits(row.dataset));
+    curve.setAttribute("class", `stair ${place < 0 ? "" : `chosen c${place}`}`);
+    curve.classList.toggle("pointed", row.querySelector("button").getAttribute("aria-pressed") === "true");
+    row.querySelector(".key").className = `key ${place < 0 ? "" : `c${place}`}`;
+    curve.querySelector("text").setAttribute("y", Number(curve.dataset.end) + 4);
+    if (place >= 0) curve.parentNode.append(curve);
+  }
+  const labels = chosen.map((row) => stairs.get(row.dataset.detector)).sort((a, b) => a.dataset.end - b.dataset.end);
+  let last = -Infinity;
+  for (const curve of labels) {
+    last = Math.max(curve.dataset.end, last + LABEL_ROW);
+    curve.querySelector("text").setAttribute("y", last + 4);
+  }
+}
+
+// -- bugs, and the filters ------------------------------------------------------------------------------------------
+
+const bugs = [...document.querySelectorAll("details.entry")].map((bug) => ({
+  bug,
+  text: [...bug.querySelectorAll("summary, .said tbody")].map((part) => part.textContent).join(" ").toLowerCase(),
+  workloads: bug.dataset.workloads.split("|"),
+}));
+
+function showBugs() {
+  const [family, workload] = ["family", "workload"].map((id) => byId(id).value);
+  const words = byId("find").value.toLowerCase().trim();
+  let shown = 0;
+  for (const { bug, text, workloads } of bugs) {
+    const shows = (!family || bug.dataset.family === family) && (!workload || workloads.includes(workload))
+      && (!byId("bites").checked || bug.dataset.harmful === "1") && (!words || text.includes(words));
+    bug.hidden = !shows;
+    shown += shows;
+  }
+  byId("found").textContent = `${shown} of ${bugs.length}`;
+}
+
+const lists = [...document.querySelectorAll(".names")].map((place) => [place, place.textContent.split(", ")]);
+
+function showNames() {
+  const all = !byId("tier").value && !byId("origin").value;
+  for (const [place, names] of lists) {
+    const left = all ? names : names.filter((name) => about.has(name) && fits(about.get(name)));
+    place.textContent = left.join(", ") || "nobody";
+    if (place.parentNode.tagName === "P") place.parentNode.hidden = !left.length;
+  }
+}
+
+function show() {
+  const [family, workload] = ["family", "workload"].map((id) => byId(id).value);
+  showBoard(workload, family);
+  document.querySelectorAll("tr[data-tier]").forEach((row) => { row.hidden = !fits(row.dataset); });
+  document.querySelectorAll("[data-while]").forEach((note) => {
+    note.hidden = !note.dataset.while.split(" ").some((filter) => byId(filter).value);
+  });
+  showDetectors();
+  showHeat(family);
+  showConfusion(family);
+  showCurves();
+  showNames();
+  showBugs();
+}
+
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+byId("filters").addEventListener("reset", () => setTimeout(show));
+["tier", "origin", "family", "workload", "measure", "who", "grain"].forEach((id) => byId(id).addEventListener("change", show));
+byId("rows").addEventListener("change", () => { showMeasures(); show(); });
+["find", "bites"].forEach((id) => byId(id).addEventListener("input", showBugs));
+showMeasures();
+show();
+if (location.hash.startsWith("#bug-")) {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target) target.open = true;
+}
