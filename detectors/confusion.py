@@ -7,14 +7,15 @@ import numpy as np
 from bugbench.class_view import class_view
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Suspect, Trace
 from bugbench.trace import Batch
+from bugbench.whole_evaluations import fair_evaluations
 
 
 @dataclass
 class Confusion(Detector):
     """Which classes are taken for which? Permuted, mirrored, one for all, never named.
 
-    The confusion matrix of the last recorded evaluation, and that of the predictions for raw training inputs, with a
-    row for each true class (Kohavi and Provost 1998). Patterns that no honest mistake makes, one after the other:
+    The confusion matrix of the last evaluation recorded whole (of text, in part), and that of the predictions for raw
+    training inputs, with a row for each true class (Kohavi and Provost 1998). Patterns that no honest mistake makes:
 
     * *permuted*: two or more classes each have more than half of their samples taken for another of these classes, no
       two for the same. One further or one back, round or not: ``label_off_by_one``; else, as mirrored
@@ -22,22 +23,25 @@ class Confusion(Detector):
     * *one for all*: nothing but one class is ever said. If it makes most of the training labels it is
       ``class_imbalance``; if the last training batches say others, evaluation has other inputs, the family
       ``preprocessing``; else the model did not learn: ``optimizer``, ``labels``, ``model``;
-    * *never named*: a class is never said though the others are mostly right. By its share of the training labels it is
-      a ``dropped_class`` (none) or ``class_imbalance`` (less than a fifth of the mean, as in label_coverage); if it has
-      its share, the families ``data`` and ``labels``, for its samples may be corrupt, or the training too short.
+    * *never named*: a class is never said, the others are mostly right, and it is not rare in the evaluation itself. By
+      its share of the training labels, where twenty were due, it is a ``dropped_class`` (none) or ``class_imbalance``
+      (less than a fifth of the mean, as in label_coverage); if it has its share, the families ``data`` and ``labels``,
+      for its samples may be corrupt, or the training too short.
 
-    More than half is what a majority is; it and the numbers of samples are the only limits.
+    Where samples have no single label, as in text, the training labels are those of the recorded batches. More than
+    half is what a majority is; it and the numbers of samples are the only limits.
     """
 
     access = {"data"}
     each: int = 5  # samples of a class, for its row to count
     many: int = 10  # of a class that is never named; 20 in all
     rare: float = 0.2  # of the mean of all classes: label_coverage
+    expected: float = 20.0  # training labels of a class, for their lack to be none of chance's: label_coverage
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         splits = [s for s in dict.fromkeys(trace.steps["split"]) if s != "train"]
-        batches = [b for split in splits[:1] for b in trace.batches(split)]
-        matrices = {"the last evaluation": _matrix([b for b in batches if b.step == batches[-1].step], trace)}
+        fair = [batches for split in splits[:1] for batches in fair_evaluations(trace, split).values()]
+        matrices = {"the last evaluation": _matrix(fair[-1] if fair else [], trace)}
         if trace.predictions is not None and "targets" in trace.predictions:
             outputs, targets = trace.predictions["outputs"], trace.predictions["targets"]
             made = Batch("train", 0, 0, "eval", outputs, targets, outputs, 0.0)
@@ -46,9 +50,8 @@ class Confusion(Detector):
         if not known:
             raise NotApplicable("no twenty samples with a class and an output for each class")
         late = _matrix(trace.batches("train")[-3:], trace)
-        labels = trace.samples.loc[trace.samples["split"] == "train", "label"].to_numpy(float)
         for words, matrix in known.items():
-            if found := list(self._read(matrix, late, labels, f"in {words} ")):
+            if found := list(self._read(matrix, late, _labels(trace, len(matrix)), f"in {words} ")):
                 return Diagnosis(found)
         return Diagnosis()
 
@@ -64,7 +67,7 @@ class Confusion(Detector):
                 faults = ["class_map_mismatch", "label_off_by_one"]
                 yield from _ranked(faults[::-1] if shift and len(m) > 2 else faults, seen)
                 return
-        share = np.array([(labels == c).mean() if len(labels) else np.nan for c in range(len(m))])
+        share = labels / labels.sum() if labels.any() else np.full(len(m), np.nan)
         if (said > 0).sum() == 1 and (rows >= self.each).sum() > 1:
             c = int(said.argmax())
             seen += f"all {m.sum()} samples are taken for class {c}, which makes {share[c]:.0%} of the training labels"
@@ -75,12 +78,22 @@ class Confusion(Detector):
             else:
                 yield from _ranked(["optimizer", "labels", "model"], seen)
             return
-        never, named = (said == 0) & (rows >= self.many), said > 0
+        usual = rows >= max(self.many, self.rare * m.sum() / len(m))
+        never, named = (said == 0) & usual, said > 0
         if never.any() and m.trace() > 0.5 * m[named].sum():
             c = int(np.argmax(np.where(never, rows, 0)))
             seen += f"class {c} is never named, with {rows[c]} samples; it makes {share[c]:.2%} of the training labels"
             rare = ["dropped_class"] if share[c] == 0 else ["class_imbalance"] if share[c] < self.rare / len(m) else []
-            yield from _ranked(rare or ["data", "labels"], seen)
+            due = rows[c] / m.sum() * labels.sum() >= self.expected
+            yield from _ranked(rare if rare and due else ["data", "labels"], seen)
+
+
+def _labels(trace: Trace, classes: int) -> np.ndarray:
+    """Return how many training labels each class has, of the recorded batches where samples have no single one."""
+    labels = trace.samples.loc[trace.samples["split"] == "train", "label"].to_numpy(float)
+    counts = np.array([(labels == c).sum() for c in range(classes)])
+    matrix = None if counts.any() else _matrix(trace.batches("train"), trace)
+    return counts if matrix is None or len(matrix) != classes else matrix.sum(axis=1)
 
 
 def _matrix(batches: list[Batch], trace: Trace) -> np.ndarray | None:

@@ -15,7 +15,9 @@ class InputChecks(Detector):
     - *Holes*: NaN or inf where the loss is not finite either, so that a model that copes with missing values is left in
       peace; or NaN in the predictions for raw training inputs alone.
     - *Blanks*: one and the same sample makes a twentieth of all, five times as much as the next: under several labels
-      it is an all-zero sample, or what preprocessing made of it; if it is most of one class, that class is corrupt.
+      it is an all-zero sample, or what preprocessing made of it; if it is most of one class, that class is corrupt. If
+      it is all there is, it must be one number throughout: a network may be fitted to a single image (Ulyanov et al.
+      2018, Deep Image Prior).
     - *Outliers*: a value a thousand times farther out than nine tenths of its feature.
 
     The scale of features is the matter of `normalization_checks`, the order of samples that of `loader_checks`.
@@ -49,7 +51,7 @@ class InputChecks(Detector):
         if len(labels) == 1 and seen["label"].nunique() > 1:
             if blank[seen["label"] == labels[0]].mean() > 0.5:
                 yield Suspect("corrupt_one_class", 0.9, f"{text}, and most of class {labels[0]:g}")
-        elif len(labels) > 1 or len(counts) == 1:
+        elif len(labels) > 1 or (len(counts) == 1 and _constant(trace.batches("train"))):
             yield Suspect("zero_inputs", 0.9, f"{text}, under {len(labels)} labels")
 
     def _outliers(self, batches: list[Batch]) -> Iterator[Suspect]:
@@ -63,6 +65,12 @@ class InputChecks(Detector):
         if most[worst] > self.outlier * usual[worst] > 0:
             text = f"feature {worst} lies up to {most[worst]:.3g} off its median, nine tenths up to {usual[worst]:.3g}"
             yield Suspect("inf_inputs", 0.9, text)
+
+
+def _constant(batches: list[Batch]) -> bool:
+    """Tell whether the first sample has several numbers, all of them the same."""
+    sample = (batches[0].inputs if batches[0].samples is None else batches[0].samples)[0] if batches else np.zeros(0)
+    return bool(sample.size > 1 and (sample == sample.flat[0]).all())
 
 
 def _holes(trace: Trace, batches: list[Batch]) -> Iterator[Suspect]:

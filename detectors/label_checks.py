@@ -1,4 +1,4 @@
-"""What the samples are said to be: labels that are missing, constant, out of range, out of scale or permuted."""
+"""What the samples are said to be: labels that are missing, constant, out of scale or permuted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,34 +12,35 @@ from bugbench.trace import Batch
 class LabelChecks(Detector):
     """Asks of recorded inputs, targets and outputs whether the targets can be right.
 
-    - *Missing*: NaN among the targets. Where all are NaN, a constant target was divided by its deviation.
+    - *Missing*: NaN among the targets, and in the loss of their batches: tables with holes have a loss that leaves them
+      out. Where all are NaN, a constant target was divided by its deviation.
     - *Constant*: every training sample has the same target, over a whole epoch and more.
-    - *Out of range*: a class index for which the outputs have no score.
     - *Unscaled*: continuous targets mostly above 100 in size, where a network starts near 0.
     - *Permuted*: the nearest training sample of a validation sample has, as a rule, another label, and mostly the one
       that a permutation of the classes gives. The nearest neighbour errs at most twice as often as the best rule (Cover
       and Hart 1967), and no honest error of it is a permutation: that the labels of one split are shifted is certain.
 
     Labels that belong to other samples altogether are not seen: inputs that tell little of their label look the same.
+    A class index out of range raises in PyTorch's losses, unless it is their ``ignore_index``, which may be any number.
     """
 
     access = {"data"}
-    large: float = 100.0  # median size of an unscaled target
-    agreement: float = 0.6  # of labels and permuted neighbours; five times as much as without the permutation
+    large: float = 100.0  # median size of an unscaled target; ours: an age or a temperature, below, is still learnt
+    agreement: float = 0.6  # of labels and permuted neighbours, five times as much as without; ours: a clear majority
     rows: int = 50  # fewer say nothing
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         others = [split for split in dict.fromkeys(trace.steps["split"]) if "train" not in split][:1]
         train, held_out = trace.batches("train"), [b for split in others for b in trace.batches(split)]
-        checks = [self._constant(trace, train), _out_of_range(train), self._unscaled(trace, train)]
+        checks = [self._constant(trace, train), self._unscaled(trace, train)]
         return Diagnosis(found for check in [*checks, self._permuted(train, held_out)] for found in check)
 
     def _constant(self, trace: Trace, train: list[Batch]) -> Iterator[Suspect]:
-        targets = [b.targets.ravel() for b in train]
-        values = np.concatenate(targets) if targets else np.zeros(0)
-        if values.dtype.kind == "f" and np.isnan(values).any():
-            text = f"{np.isnan(values).mean():.0%} of the recorded targets are NaN"
-            yield Suspect("constant_labels" if np.isnan(values).all() else "labels", 0.7, text)
+        ill = [b for b in train if b.targets.dtype.kind == "f" and np.isnan(b.targets).any()]
+        values = _numbers(train)
+        if ill and not np.isfinite([b.loss for b in ill]).any():
+            text = f"{1 - len(values) / sum(b.targets.size for b in train):.0%} of the recorded targets are NaN"
+            yield Suspect("labels" if len(values) else "constant_labels", 0.7, text)
             return
         seen = trace.samples[trace.samples["split"] == "train"]
         labels = seen["label"] if seen["label"].notna().all() else values
@@ -48,9 +49,9 @@ class LabelChecks(Detector):
             yield Suspect("constant_labels", 0.9, f"all {len(labels)} targets of training are {np.unique(labels)[0]:g}")
 
     def _unscaled(self, trace: Trace, train: list[Batch]) -> Iterator[Suspect]:
-        targets = [b.targets.ravel() for b in train if b.targets.dtype.kind == "f" and b.targets.size]
-        if targets and trace.meta.get("task") == "regression":
-            size = np.median(np.abs(np.concatenate(targets)))
+        values = _numbers([b for b in train if b.targets.dtype.kind == "f"])
+        if len(values) and trace.meta.get("task") == "regression":
+            size = np.median(np.abs(values))
             if size >= self.large:
                 yield Suspect("unscaled_targets", 0.8, f"targets have a median size of {size:.3g}")
 
@@ -75,13 +76,10 @@ class LabelChecks(Detector):
         yield from (Suspect(f, 0.9, text) for f in (faults if shifts in ({1}, {classes - 1}) else faults[::-1]))
 
 
-def _out_of_range(train: list[Batch]) -> Iterator[Suspect]:
-    for b in train:
-        classes = b.outputs.shape[-1] if b.outputs.shape[:-1] == b.targets.shape else 0
-        if classes > 1 and b.targets.dtype.kind in "iu" and b.targets.size and b.targets.max() >= classes:
-            text = f"targets reach {b.targets.max()} at step {b.step}, where outputs have {classes} scores"
-            yield Suspect("label_out_of_range", 0.9, text)
-            return
+def _numbers(batches: list[Batch]) -> np.ndarray:
+    """Return all targets, one after the other, without those that are missing."""
+    values = np.concatenate([np.zeros(0), *(b.targets.ravel() for b in batches)])
+    return values[~np.isnan(values)]
 
 
 def _labelled(batches: list[Batch], most: int = 512) -> tuple[np.ndarray, np.ndarray]:

@@ -69,7 +69,13 @@ def _separate(ours: np.ndarray, theirs: np.ndarray, train: list[Batch], held_out
         return
     if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
         return
-    x, y = (np.concatenate([b.inputs.reshape(len(b.inputs), -1) for b in part]) for part in (train, held_out))
-    if x.shape[1] == y.shape[1] and not ((y.min(axis=0) >= x.max(axis=0)) | (y.max(axis=0) <= x.min(axis=0))).any():
+    shape = train[0].inputs.shape[1:]  # of variable lengths, that of the first
+    alike = [
+        [b.inputs.reshape(len(b.inputs), -1) for b in part if b.inputs.shape[1:] == shape] for part in (train, held_out)
+    ]
+    if not alike[1]:
+        return
+    x, y = map(np.concatenate, alike)
+    if not ((y.min(axis=0) >= x.max(axis=0)) | (y.max(axis=0) <= x.min(axis=0))).any():
         text = f"targets of training lie in [{ours.min():.3g}, {ours.max():.3g}], those of validation in "
         yield Suspect("unshuffled_split", 0.8, f"{text}[{theirs.min():.3g}, {theirs.max():.3g}]")

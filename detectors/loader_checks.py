@@ -12,7 +12,8 @@ class LoaderChecks(Detector):
     """Follows the fingerprints and labels of the training samples through the run.
 
     - *One batch for ever*: all steps between two evaluations, three at least, have the same samples. Full-batch
-      training has that too: then they are all there is, more than validation has.
+      training has that too, so there must be more: other samples later, or among the predictions for training inputs.
+      Where all samples are one, that is the matter of `input_checks`.
     - *Sorted by class*: two samples of a batch share their label far more often than two samples of the run. The excess
       (a kappa: 0 after a shuffle, 1 in one-class batches) counts, or a tenth of the runs of equal labels that a shuffle
       leaves (Wald and Wolfowitz 1940; cleanlab's non_iid asks the same of the order). The order within a batch does not
@@ -28,7 +29,7 @@ class LoaderChecks(Detector):
     access = {"data"}
     kappa: float = 0.5  # half-way from shuffled to one-class batches
     runs: float = 0.1  # of the runs of equal labels expected; sorted data has one a class and epoch
-    in_order: float = 0.98  # of neighbouring targets; half after a shuffle
+    in_order: float = 0.98  # of neighbouring targets; half after a shuffle. Ours: all, but for a border of files or two
     repeated: float = 0.1  # of the rows; deepchecks' DataDuplicates alarms at 0.05
     chunk: int = 8  # samples: smaller batches are joined to that many
     rows: int = 50  # fewer say nothing about an order
@@ -38,7 +39,7 @@ class LoaderChecks(Detector):
         train, others = trace.samples[training].reset_index(drop=True), trace.samples[~training]
         if len(train) < self.rows:
             return HEALTHY
-        if text := _one_batch(train, others):
+        if text := _one_batch(train, len((trace.predictions or {}).get("outputs", ()))):
             return suspect("same_batch", text)
         if text := self._sorted(train["label"].to_numpy(), train["step"].to_numpy()) or _text_in_order(trace, train):
             return suspect("unshuffled_loader", text)
@@ -89,11 +90,12 @@ class LoaderChecks(Detector):
         return f"{share:.0%} of the rows of an epoch repeat others" if _told_by_half(trace) else None
 
 
-def _one_batch(train: pd.DataFrame, others: pd.DataFrame) -> str | None:
+def _one_batch(train: pd.DataFrame, known: int) -> str | None:
     batches = train.groupby(["epoch", "step"])["fingerprint"].agg(["sum", "size"])  # the sum does not ask for the order
     epochs = batches.groupby("epoch").agg(steps=("sum", "size"), distinct=("sum", "nunique"))
     epochs = epochs[epochs["steps"] >= 3]
-    everything = batches["sum"].nunique() == 1 and train["fingerprint"].nunique() >= others["fingerprint"].nunique()
+    distinct = train["fingerprint"].nunique()
+    everything = (batches["sum"].nunique() == 1 and distinct >= known) or distinct == 1 < batches["size"].max()
     if len(epochs) == 0 or (epochs["distinct"] > 1).any() or everything:
         return None
     return f"all {epochs['steps'].max()} batches of an epoch hold the same {batches['size'].max()} samples"

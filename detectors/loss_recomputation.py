@@ -18,13 +18,14 @@ class LossRecomputation(Detector):
     Arithmetic on the recorded batches, in float64, for class targets, hard or soft. A fault is named only if its
     formula gives the recorded loss of all batches, up to a constant factor, and the right one does not. A loss that no
     formula here gives (custom, weighted, regularised) is not judged. Right: cross-entropy of logits, log-probabilities
-    or probabilities; in sequences also with the targets one further (the shift inside the loss). Wrong: of
+    or probabilities; squared distance of outputs (Hui and Belkin 2021) or probabilities (Brier 1950) to one-hot labels;
+    in sequences also with the targets one further (the shift inside the loss). Wrong: cross-entropy of
     softmax(outputs), ``redundant_softmax``; a softmax over another axis, ``softmax_dim``; nll of raw outputs,
-    ``nll_on_logits``; squared distance, ``mse_for_classes``; capped, ``clipped_loss``;
-    smoothing above one half, ``label_smoothing_wrong``. Where the right formula holds:
-    outputs that are probabilities but taken for logits, ``redundant_softmax``, or that a ReLU or sigmoid has cut,
-    ``activation_on_logits``; loss or gradient with the sign turned, ``flipped_sign``. A sum instead of a mean is a
-    matter of the learning rate: ``loss_reduction_sum`` only where the loss also tripled or never fell by a tenth.
+    ``nll_on_logits``; squared distance of all outputs to the class index, ``mse_for_classes``; capped,
+    ``clipped_loss``; smoothing above one half, ``label_smoothing_wrong``. Where the right formula holds: outputs that
+    are probabilities, taken for logits, ``redundant_softmax``, or cut by a ReLU or sigmoid: ``activation_on_logits``;
+    loss or gradient with the sign turned, ``flipped_sign``; a sum instead of a mean, a matter of the learning rate,
+    only where the loss also tripled or never fell by a tenth, ``loss_reduction_sum``.
     """
 
     access = {"data"}
@@ -53,9 +54,8 @@ class LossRecomputation(Detector):
         with np.errstate(divide="ignore", invalid="ignore"):
             share = (losses - entropy) / (uniform - entropy)
             if np.ptp(share) < 0.01 and 0.5 < share.mean() < 1.001:
-                return suspect(
-                    "label_smoothing_wrong", f"the loss spreads {share.mean():.0%} of a label over all classes"
-                )
+                text = f"the loss spreads {share.mean():.0%} of a label over all classes"
+                return suspect("label_smoothing_wrong", text)
         return HEALTHY
 
     def _explain(self, views: list[ClassView], formulas: Formulas) -> tuple[str, float] | None:
@@ -86,12 +86,11 @@ class LossRecomputation(Detector):
         if words == "cross-entropy" and low >= 0 and high > 0:
             for fault, axis in [("redundant_softmax", -1), *(("softmax_dim", a) for a in other_axes(views[0].z))]:
                 if all(np.abs(v.z.sum(axis) - 1).max() < 1e-3 for v in views):
-                    return suspect(
-                        fault, f"the cross-entropy takes outputs for logits that sum to one over axis {axis}"
-                    )
+                    text = f"the cross-entropy takes outputs for logits that sum to one over axis {axis}"
+                    return suspect(fault, text)
             if zeros > 0.01 or high <= 1:
-                evidence = f"the logits lie in [{low:.2g}, {high:.2g}], {zeros:.0%} of them are zero"
-                return suspect("activation_on_logits", evidence)
+                text = f"the logits lie in [{low:.2g}, {high:.2g}], {zeros:.0%} of them are zero"
+                return suspect("activation_on_logits", text)
         count, late = np.mean([v.y.sum() for v in views]), np.median(curve[-max(len(curve) // 5, 1) :])
         if count > 1.5 and abs(factor / count - 1) < 0.01 and not max(curve.max() / 3, late / 0.9) < curve[0]:
             return suspect("loss_reduction_sum", f"the loss is a sum over {count:.0f} entries and does not come down")
@@ -99,18 +98,23 @@ class LossRecomputation(Detector):
 
 
 def _right_means(v: ClassView) -> dict[str, float]:
-    means = {"cross-entropy": -(v.y * log_softmax(v.z, -1)).sum(), "nll of probabilities": -xlogy(v.y, v.z).sum()}
+    means = {
+        "cross-entropy": -(v.y * log_softmax(v.z, -1)).sum(),
+        "nll of probabilities": -xlogy(v.y, v.z).sum(),
+        "squared distance to one-hot labels": ((v.z - v.y) ** 2).sum(),
+        "Brier score": ((softmax(v.z, -1) - v.y) ** 2).sum(),
+    }
     return {words: float(value) / max(v.y.sum(), 1) for words, value in means.items()}
 
 
 def _wrong_means(v: ClassView) -> dict[str, float]:
+    away = (v.z - v.y.argmax(axis=-1)[..., None])[v.y.max(axis=-1) == 1]
     sums = {"redundant_softmax: cross-entropy of softmax(outputs)": -(v.y * log_softmax(softmax(v.z, -1), -1)).sum()}
     for axis in other_axes(v.z):
         sums[f"softmax_dim: softmax over axis {axis}"] = -(v.y * log_softmax(v.z, axis)).sum()
         sums[f"softmax_dim: softmax over axis {axis} before"] = -(v.y * log_softmax(softmax(v.z, axis), -1)).sum()
     sums |= {
         "nll_on_logits: nll of raw outputs": -(v.y * v.z).sum(),
-        "mse_for_classes: squared distance to one-hot labels": ((v.z - v.y) ** 2).sum(),
-        "mse_for_classes: Brier score": ((softmax(v.z, -1) - v.y) ** 2).sum(),
+        "mse_for_classes: squared distance of all outputs to the class index": (away**2).sum(),
     }
     return {words: float(value) / max(v.y.sum(), 1) for words, value in sums.items()}

@@ -16,12 +16,13 @@ class NormalizationChecks(Detector):
     healthy run breaks). Token indices are left alone.
 
     - *Raw scale*: a feature that is mostly above 10 in size (0.7 if standardised, at most 1 if scaled to a range; LeCun
-      et al., Efficient BackProp, 1998), and a first layer whose outputs are therefore spread by more than 2
-      (TheDeepChecker's limit), which shows that the model does not scale its inputs itself.
+      et al., Efficient BackProp, 1998), and a first layer with weights whose outputs are therefore spread by more
+      than 2 (TheDeepChecker's limit), which shows that the model does not scale its inputs itself.
     - *Two scales*: most features lie, in validation, outside all that training has shown or vary in another unit; or
       all by one and the same factor. Where targets lie elsewhere, too, time went on: no alarm.
     - *Twice scaled*: levels k / K**2 with k up to K, as pixels have that were divided by K twice; or all features of a
-      table at -mean / std, below 0, many by more than they vary, as (x - mean) / std makes of its own result.
+      table at -mean / std, below 0, many by more than they vary, as (x - mean) / std makes of its own result, where
+      units differ: what is below 0 by nature, as levels in dBm, is of one unit.
     - *Scaled along the row*: the rows of a table, not its columns, have mean 0 and one deviation.
     """
 
@@ -30,6 +31,7 @@ class NormalizationChecks(Detector):
     spread: float = 2.0  # of the first layer's outputs; TheDeepChecker wants 0.5 to 2
     unit: float = 4.0  # factor between the deviations of a feature in training and validation
     common: float = 2.0  # factor that all features share: random parts of the same data differ less, and not alike
+    units: float = 10.0  # factor between deviations of features in several units; ours: an order of magnitude
     rows: int = 20  # fewer do not show a distribution
 
     def diagnose(self, trace: Trace) -> Diagnosis:
@@ -41,7 +43,7 @@ class NormalizationChecks(Detector):
         flat = fed.reshape(len(fed), -1)
         checks = [self._raw(trace, flat), _pixels_twice(flat)]
         if fed.ndim == 2 and (flat.std(axis=0) > 0).sum() >= 4:
-            checks = [_table_twice(flat), *checks, _along_rows(flat)]
+            checks = [self._table_twice(flat), *checks, _along_rows(flat)]
         if clean is not None and clean.shape[1:] == fed.shape[1:] and len(clean) >= self.rows:
             held = clean.reshape(len(clean), -1)
             # augmentation may itself change the scale, and may come before normalization: both sides of it must differ
@@ -53,10 +55,21 @@ class NormalizationChecks(Detector):
 
     def _raw(self, trace: Trace, flat: np.ndarray) -> Iterator[Suspect]:
         size, std = np.median(np.abs(flat), axis=0), flat.std(axis=0)
-        outputs = trace.layers.loc[trace.layers["kind"] == "activation", "std"][:1].to_numpy()
-        if size.max() >= self.raw_size and not (outputs <= self.spread).any():
+        weighted = {name.rpartition(".weight")[0] for name in trace.layers["layer"].unique() if ".weight" in name}
+        layers = trace.layers[(trace.layers["kind"] == "activation") & trace.layers["layer"].isin(weighted)]
+        if size.max() >= self.raw_size and len(layers) and not (first := layers["std"].iloc[0]) <= self.spread:
             text = f"feature {size.argmax()} has a median size of {size.max():.3g}; deviations from {std.min():.2g} to "
-            yield Suspect("missing_normalization", 0.9, f"{text}{std.max():.3g}, of the first layer {outputs}")
+            yield Suspect("missing_normalization", 0.9, f"{text}{std.max():.3g}, of the first layer {first:.3g}")
+
+    def _table_twice(self, flat: np.ndarray) -> Iterator[Suspect]:
+        mean, std = (moment[flat.std(axis=0) > 0] for moment in (flat.mean(axis=0), flat.std(axis=0)))
+        near = 2 * std / len(flat) ** 0.5  # two errors of the mean: features that were near 0 come to about 0 again
+        negative, below, factor = (mean < near).mean(), (mean < -std).mean(), std.max() / std.min()
+        if negative > 0.95 and below > 0.3 and factor > self.units:
+            text = (
+                f"{negative:.0%} of the features have no mean above 0, {below:.0%} lie below by more than they vary, "
+            )
+            yield Suspect("double_normalization", 0.7, f"{text}and deviations differ {factor:.3g}-fold")
 
     def _two_scales(self, x: np.ndarray, y: np.ndarray) -> Iterator[Suspect]:
         spread = x.std(axis=0)
@@ -69,9 +82,7 @@ class NormalizationChecks(Detector):
         share, factor = (outside | (np.abs(factors) > np.log(self.unit))).mean(), np.median(factors)
         off = np.median(np.abs(factors - factor))
         if share > 0.5 or (told.sum() >= 8 and abs(factor) > max(np.log(self.common), 3 * off)):
-            text = (
-                f"{share:.0%} of the features lie elsewhere in validation; deviations differ {np.exp(factor):.3g}-fold"
-            )
+            text = f"{share:.0%} of features lie elsewhere in validation; deviations differ {np.exp(factor):.3g}-fold"
             yield Suspect("train_only_normalization", 0.8, text)
             yield Suspect("wrong_statistics", 0.3, text)
 
@@ -92,15 +103,6 @@ def _pixels_twice(flat: np.ndarray) -> Iterator[Suspect]:
             yield Suspect("double_normalization", 0.9, f"all inputs are multiples of 1 / {count}**2, up to 1 / {count}")
 
 
-def _table_twice(flat: np.ndarray) -> Iterator[Suspect]:
-    mean, std = flat.mean(axis=0), flat.std(axis=0)
-    error = 2 * std / len(flat) ** 0.5  # of the mean: features that were near 0 come to about 0 again
-    negative, below = (mean < error)[std > 0].mean(), (mean < -std)[std > 0].mean()
-    if negative > 0.95 and below > 0.3:
-        text = f"{negative:.0%} of the features have no mean above 0, {below:.0%} lie below by more than they vary"
-        yield Suspect("double_normalization", 0.7, text)
-
-
 def _along_rows(flat: np.ndarray) -> Iterator[Suspect]:
     mean, deviation = flat.mean(axis=0), flat.std(axis=1)
     if np.abs(flat.mean(axis=1)).max() < 1e-3 and np.ptp(deviation) < 0.2 and np.abs(mean).max() > 0.5:
@@ -112,8 +114,7 @@ def _along_rows(flat: np.ndarray) -> Iterator[Suspect]:
 def _rows(arrays: list[np.ndarray], most: int = 1024) -> np.ndarray | None:
     """Return up to ``most`` finite samples, (N, ...), float64; None if there are none or they are no real numbers."""
     chosen = [x for x in arrays if x.dtype.kind == "f" and x.ndim > 1 and x[0].size]
-    alike = [x for x in chosen if x.shape[1:] == chosen[0].shape[1:]]
-    if not alike:
+    if not chosen:
         return None
-    rows = np.concatenate(alike)[:most].astype(np.float64)
+    rows = np.concatenate([x for x in chosen if x.shape[1:] == chosen[0].shape[1:]])[:most].astype(np.float64)
     return rows[np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)]

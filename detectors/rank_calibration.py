@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bugbench.class_view import class_view
+from bugbench.class_view import ClassView, class_view
 from bugbench.detector import HEALTHY, Detector, Diagnosis, NotApplicable, Suspect, Trace
+from bugbench.whole_evaluations import fair_evaluations
 from scipy.special import softmax
 
 
@@ -12,14 +13,15 @@ from scipy.special import softmax
 class RankCalibration(Detector):
     """Is the model right as often as it is sure, and more often where it is surer?
 
-    On the evaluations that were recorded whole, with the confidence that Guo et al. (2017) look at, the largest
-    probability:
+    On the evaluations that were recorded whole (of text, in part), with the confidence that Guo et al. (2017) look at,
+    the largest probability:
 
     * *Calibration gap*: mean confidence less accuracy (their figure 1). Their uncalibrated networks mostly have an
       expected calibration error of 4 to 10 %, which a gap never exceeds; so a gap of more than 10 % by two standard
       errors is more than what is usual. Too sure: ``miscalibrated``, if since an earlier evaluation the confidence has
       grown and the accuracy has not; else inputs or labels of the evaluation are others than those of training
-      (families). Not sure enough: ``label_smoothing_wrong`` and what else keeps scores together.
+      (families). Not sure enough: ``label_smoothing_wrong`` and what else keeps scores together, but only if the
+      training loss has come to rest, for scores grow as long as it falls; a slow fall may look like rest.
     * *Rejection*: when the less confident half is rejected, the relative error of the rest must fall (Nadeem et al.
       2010, accuracy-rejection curves). If the confident half is wrong more often than the other by two standard errors
       of the difference, confidence is the wrong way round: ``class_map_mismatch``, or evaluation has other inputs.
@@ -32,14 +34,16 @@ class RankCalibration(Detector):
     gap: float = 0.1  # Guo et al., of their results: typically between 4 and 10 %
     errors: float = 2.0  # standard errors
     bins: int = 15  # Guo et al.
+    falls: float = 0.05  # in the last fifth of the run, against the one before; TheDeepChecker: less is no fall
     rows: int = 100  # fewer have a standard error of 5 %
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         splits = [s for s in dict.fromkeys(trace.steps["split"]) if s != "train"]
         by_step: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for batch in (b for split in splits[:1] for b in trace.batches(split) if np.isfinite(b.outputs).all()):
-            view = class_view(batch, trace.meta)
-            if view is not None:
+        fair = [batches for split in splits[:1] for batches in fair_evaluations(trace, split).values()]
+        for batch in (b for batches in fair for b in batches):
+            view = class_view(batch, trace.meta) if np.isfinite(batch.outputs).all() else None
+            if view is not None and not _squared(view):
                 known = view.y.max(axis=-1) > 0.5
                 sure, right = _probabilities(view.z).max(axis=-1), view.z.argmax(axis=-1) == view.y.argmax(axis=-1)
                 by_step.setdefault(batch.step, []).append((sure[known], right[known]))
@@ -54,8 +58,8 @@ class RankCalibration(Detector):
             grown = [s.mean() < sure.mean() and r.mean() >= right.mean() - error for s, r in seen[:-1]]
             own = ["miscalibrated", "overfit_capacity"] if any(grown) else []
             return _ranked([*own, "preprocessing", "labels", "split"], "the model is too sure: " + text)
-        if gap < -self.gap - self.errors * error:
-            faults = ["label_smoothing_wrong", "redundant_softmax", "excess_dropout"]
+        if gap < -self.gap - self.errors * error and not self._still_falls(trace.train_steps()["loss"].to_numpy()):
+            faults = ["label_smoothing_wrong", "redundant_softmax", "excess_dropout", "too_few_epochs", "lr_too_low"]
             return _ranked(faults, "the model is not sure enough: " + text)
         order = np.argsort(-sure, kind="stable")
         kept, rejected = (~right[part] for part in np.array_split(order, 2))
@@ -65,10 +69,20 @@ class RankCalibration(Detector):
             return _ranked(["class_map_mismatch", "preprocessing"], text)
         return HEALTHY
 
+    def _still_falls(self, loss: np.ndarray) -> bool:
+        before, last = (np.median(part) for part in np.array_split(loss, 5)[-2:]) if len(loss) >= 5 else (0.0, 0.0)
+        return bool(last < before - self.falls * abs(before))
+
     def _calibration_error(self, sure: np.ndarray, right: np.ndarray) -> float:
         place = np.minimum((sure * self.bins).astype(int), self.bins - 1)
         sums = np.bincount(place, weights=sure - right, minlength=self.bins)
         return float(np.abs(sums).sum() / len(sure))
+
+
+def _squared(view: ClassView) -> bool:
+    """Tell whether the loss is a squared distance to one-hot labels: then no softmax makes probabilities of outputs."""
+    distance = ((view.z - view.y) ** 2).sum(axis=-1).mean()
+    return bool(np.isclose(view.loss, [distance, distance / view.z.shape[-1]], rtol=1e-4).any())
 
 
 def _probabilities(z: np.ndarray) -> np.ndarray:

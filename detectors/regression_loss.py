@@ -26,9 +26,9 @@ class RegressionLoss(Detector):
     the mean or sum of squared, absolute or Huber errors, the root of the mean square, and for targets 0 and 1 binary
     cross-entropy of logits or of probabilities. Wrong: the error over all pairs of a batch, which broadcasting makes of
     (B, 1) against (B,) (PyTorch warns of it in MSELoss), ``label_broadcast``; between outputs and inputs,
-    ``wrong_target``; binary cross-entropy that takes sigmoids for logits, ``activation_on_logits``; distance to class
-    indices, ``mse_for_classes``; loss or gradient with the sign turned, ``flipped_sign``; a sum instead of a mean, but
-    only where the loss tripled or never fell by a tenth, for it depends on the rate, ``loss_reduction_sum``.
+    ``wrong_target``; binary cross-entropy that takes sigmoids for logits, ``activation_on_logits``; distance to
+    class indices above 1 (Brier's score has 0 and 1), ``mse_for_classes``; loss or gradient with the sign turned,
+    ``flipped_sign``; a sum instead of a mean, if the loss tripled or never fell by a tenth, ``loss_reduction_sum``.
     """
 
     access = {"data"}
@@ -75,7 +75,7 @@ class RegressionLoss(Detector):
         if formula == "binary cross-entropy of logits" and 0 <= outputs.min() < outputs.max() <= 1:
             return suspect("activation_on_logits", f"the logits lie in [{outputs.min():.2g}, {outputs.max():.2g}]")
         whole = all(np.equal(np.round(b.targets), b.targets).all() for b in batches)
-        if whole and trace.meta.get("task") == "classification" and formula in DISTANCES:
+        if whole and not binary and trace.meta.get("task") == "classification" and formula in DISTANCES:
             return suspect("mse_for_classes", f"the loss is the {formula} between outputs and class indices")
         count, curve = np.mean([b.outputs.size for b in batches]), trace.train_steps()["loss"]
         falls = curve.max() < 3 * curve[0] and curve.tail(max(len(curve) // 5, 1)).median() < 0.9 * curve[0]

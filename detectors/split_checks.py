@@ -16,9 +16,11 @@ class SplitChecks(Detector):
       Where training repeats itself in every epoch, the rows were doubled before the split; or they have few values and
       repeat by nature: then half of the features do not tell any two samples apart, and an overlap below twice that
       of training with itself is no alarm.
-    - *Changing inputs*: two evaluations have the same targets in the same order, but other inputs: what is random in
-      training is so in validation, too. Another random part of the data in each evaluation is no alarm.
+    - *Changing inputs*: two evaluations of a split have the same targets in the same order, but other inputs: what is
+      random in training is so in validation, too. Another random part of the data in each evaluation is no alarm.
     - *Few samples*: fewer than 20 in validation, and less than a tenth of training: one of them moves accuracy by 5 %.
+      Where a sample has many targets, as an image has pixels, fewer than 6: of so few not even a sign test, were all of
+      them better, tells two models apart (Demsar 2006; 2 * 0.5**5 is above 5 %).
 
     Overlap shows only if both sides log their samples in the same form: inputs after random augmentation never match.
     Whether both have all classes is the matter of `label_coverage`.
@@ -27,7 +29,8 @@ class SplitChecks(Detector):
     access = {"data"}
     overlap: float = 0.05  # deepchecks' TrainTestSamplesMix default
     slice: float = 0.99  # of validation: the rest may be a twin that was cleaned away
-    few: int = 20  # samples
+    few: int = 20  # samples with one target each
+    fewest: int = 6  # samples with many
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         split = trace.samples["split"].astype(str)
@@ -37,17 +40,20 @@ class SplitChecks(Detector):
         # several evaluations see the same samples, and several epochs do
         held_out = others[others["split"] == others["split"].iloc[0]].drop_duplicates("fingerprint")
         checks = [self._overlap(trace, train, held_out), self._inputs_change(others)]
-        if len(held_out) < min(self.few, train["fingerprint"].nunique() / 10):
+        many = any(b.targets.size > len(b.targets) for b in trace.batches(others["split"].iloc[0])[:1])
+        if len(held_out) < min(self.fewest if many else self.few, train["fingerprint"].nunique() / 10):
             checks.append(iter([Suspect("tiny_validation", 0.8, f"validation has {len(held_out)} samples")]))
         return Diagnosis(found for check in checks for found in check)
 
     def _inputs_change(self, others: pd.DataFrame) -> Iterator[Suspect]:
-        first, *later = [part for _, part in others.groupby(["split", "epoch"])]
-        if later and len(first) >= self.few and first["label"].nunique() > 1:
-            again = later[0]["fingerprint"].isin(first["fingerprint"]).mean()
-            if again < 0.5 and np.array_equal(first["label"], later[0]["label"]):
-                text = f"two evaluations have the same {len(first)} targets in order, but {again:.0%} of the inputs"
-                yield Suspect("augmentation_in_eval", 0.9, text)
+        for _, evaluations in others.groupby("split"):
+            first, *later = [part for _, part in evaluations.groupby("epoch")]
+            if later and len(first) >= self.few and first["label"].nunique() > 1:
+                again = later[0]["fingerprint"].isin(first["fingerprint"]).mean()
+                if again < 0.5 and np.array_equal(first["label"], later[0]["label"]):
+                    text = f"two evaluations have the same {len(first)} targets in order, but {again:.0%} of the inputs"
+                    yield Suspect("augmentation_in_eval", 0.9, text)
+                    return
 
     def _overlap(self, trace: Trace, train: pd.DataFrame, held_out: pd.DataFrame) -> Iterator[Suspect]:
         shared = held_out["fingerprint"].isin(train["fingerprint"])

@@ -143,6 +143,15 @@ def test_blank_samples(tmp_path):
     assert faults(InputChecks, tmp_path / "c") == ["corrupt_one_class"]
 
 
+@pytest.mark.parametrize("blank", [False, True])
+def test_one_sample_for_all(tmp_path, blank):
+    """A network may be fitted to one image, from one draw of noise (Deep Image Prior)."""
+    noise = torch.zeros(1, 6) if blank else torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
+    image = torch.linspace(0, 1, 12)[None]
+    Run(tmp_path / "t", (noise, image), (noise, image), task="regression", batches=lambda n: [torch.arange(1)] * 30)
+    assert faults(InputChecks, tmp_path / "t") == (["zero_inputs"] if blank else [])
+
+
 def test_enormous_values(tmp_path):
     (x, y), val = table()
     Run(tmp_path / "t", (changed(x, lambda z: z[::30, 3].mul_(1e4)), y), val, classes=3, lr=1e-9)

@@ -1,10 +1,15 @@
 """Labels that are missing, constant, unscaled, permuted or of other samples, and those that are only hard to learn."""
 
+import functools
+
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from bugbench.detectors.label_alignment import LabelAlignment
 from bugbench.detectors.label_checks import LabelChecks
 from bugbench.detectors.label_coverage import LabelCoverage
+from bugbench.recorder import Recorder
 from data_runs import Run, changed, digits, faults, parts, regression, sequential, silent, table
 from torch import nn
 
@@ -71,6 +76,44 @@ def test_labels_permuted_in_training(tmp_path):
     Run(tmp_path / "m", (x, torch.tensor([3, 0, 7, 1, 9, 2, 4, 5, 8, 6])[y]), val, classes=10)
     assert faults(LabelChecks, tmp_path / "o")[0] == "label_off_by_one"
     assert faults(LabelChecks, tmp_path / "m")[0] == "class_map_mismatch"
+
+
+def test_missing_targets_that_the_loss_leaves_out(tmp_path):
+    """As in tables of many assays, of which each compound has gone through some (Tox21)."""
+    (x, _), (u, _) = table()
+    many = (x @ torch.randn(6, 4, generator=torch.Generator().manual_seed(0)) > 0).float()
+    holes = torch.where(torch.rand(many.shape, generator=torch.Generator().manual_seed(1)) < 0.2, torch.nan, many)
+
+    def masked(outputs, targets):
+        known = ~targets.isnan()
+        return F.binary_cross_entropy_with_logits(outputs[known], targets[known])
+
+    run = {"val": (u, many[: len(u)]), "task": "classification"}
+    Run(tmp_path / "m", (x, holes), loss=masked, **run)
+    Run(tmp_path / "n", (x, holes), loss=F.binary_cross_entropy_with_logits, **run)
+    assert faults(LabelChecks, tmp_path / "m") == []
+    assert faults(LabelChecks, tmp_path / "n") == ["labels"]
+
+
+def test_an_index_that_the_loss_ignores(tmp_path):
+    (x, y), val = table()
+    y = torch.where(torch.arange(len(y)) % 10 == 0, 255, y)
+    Run(tmp_path / "t", (x, y), val, classes=3, loss=functools.partial(F.cross_entropy, ignore_index=255))
+    assert faults(LabelChecks, tmp_path / "t") == []
+
+
+@pytest.mark.parametrize("lengths", [(4, 5, 6), (4, 4, 4)])
+def test_targets_apart_with_inputs_of_many_lengths(tmp_path, lengths):
+    generator = torch.Generator().manual_seed(0)
+    run = Recorder(tmp_path / "t", task="regression")
+    for step in range(9):
+        for split, low in (("train", step / 20), ("val", 1.0 + step / 20)):
+            x = torch.randn(16, lengths[step % 3], 1, generator=generator)
+            y = low + 0.05 * torch.rand(16, generator=generator)
+            run.log_batch(split, inputs=x, targets=y, outputs=y, loss=0.1)
+        run.log_metrics("val", loss=0.1)
+    run.finish()
+    assert faults(LabelCoverage, tmp_path / "t") == ["unshuffled_split"]
 
 
 # -- label_alignment ---------------------------------------------------------------------------------------------------

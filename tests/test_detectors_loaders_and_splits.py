@@ -4,6 +4,7 @@ import pytest
 import torch
 from bugbench.detectors.loader_checks import LoaderChecks
 from bugbench.detectors.split_checks import SplitChecks
+from bugbench.recorder import Recorder
 from data_runs import (
     LanguageModel,
     Run,
@@ -17,6 +18,7 @@ from data_runs import (
     text,
     token_loss,
 )
+from torch import nn
 
 # -- loader_checks -----------------------------------------------------------------------------------------------------
 
@@ -53,10 +55,28 @@ def test_text_in_order(tmp_path, epochs, in_order, expected):
 
 def test_the_same_batch_again(tmp_path):
     train, val = table()
-    Run(tmp_path / "a", train, val, classes=3, batches=lambda n: [torch.arange(32)] * 12)
+    raw = {"outputs": torch.zeros(64, 3), "targets": train[1][:64]}  # of the 64 samples of training that are asked
+    Run(tmp_path / "a", train, val, classes=3, batches=lambda n: [torch.arange(32)] * 12, predictions=raw)
     Run(tmp_path / "b", train, val, classes=3, batches=lambda n: [torch.randperm(n)[:32]] * 12)  # another each epoch
     assert faults(LoaderChecks, tmp_path / "a") == ["same_batch"]
     assert faults(LoaderChecks, tmp_path / "b") == ["same_batch"]
+
+
+@pytest.mark.parametrize("known", [None, 20, 60])
+def test_training_on_all_of_few_points(tmp_path, known):
+    """As networks for differential equations are: sixty points to train on, two hundred to look at."""
+    x, u = torch.linspace(-1, 1, 60)[:, None], torch.linspace(-1, 1, 200)[:, None] + 0.001
+    raw = known and {"outputs": torch.zeros(known), "targets": torch.zeros(known)}
+    whole = lambda n: [torch.arange(n)] * 20  # noqa: E731
+    Run(tmp_path / "t", (x, (3 * x).sin()), (u, (3 * u).sin()), task="regression", batches=whole, predictions=raw)
+    assert faults(LoaderChecks, tmp_path / "t") == []
+
+
+def test_samples_that_are_all_one_are_no_batch_that_comes_again(tmp_path):
+    (x, y), val = table()
+    raw = {"outputs": torch.zeros(64, 3), "targets": y[:64]}
+    Run(tmp_path / "t", (torch.zeros_like(x), y), val, classes=3, predictions=raw)
+    assert faults(LoaderChecks, tmp_path / "t") == []
 
 
 def test_repeated_rows(tmp_path):
@@ -96,3 +116,29 @@ def test_augmentation_in_evaluation(tmp_path):
     Run(tmp_path / "h", *digits(), classes=10, augment=noisy)
     assert faults(SplitChecks, tmp_path / "t") == ["augmentation_in_eval"]
     assert faults(SplitChecks, tmp_path / "h") == []
+
+
+@pytest.mark.parametrize(("epochs", "noisy", "expected"), [(1, False, []), (3, True, ["augmentation_in_eval"])])
+def test_evaluations_of_one_split_are_compared(tmp_path, epochs, noisy, expected):
+    (x, y), (u, v) = digits()
+    generator = torch.Generator().manual_seed(0)
+    run = Recorder(tmp_path / "t", task="classification", classes=10)
+    other = u + torch.randn(u.shape, generator=generator)
+    for _ in range(epochs):
+        if noisy:
+            other = u + torch.randn(u.shape, generator=generator)
+        for split, inputs, targets in (("train", x, y), ("val", u, v), ("val_noisy", other, v)):
+            outputs = torch.zeros(len(inputs), 10)
+            run.log_batch(split, inputs=inputs, targets=targets, outputs=outputs, loss=2.3)
+        run.log_metrics("val", loss=2.3)
+    run.finish()
+    assert faults(SplitChecks, tmp_path / "t") == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(15, []), (5, ["tiny_validation"])])
+def test_few_images_with_many_targets(tmp_path, count, expected):
+    x = torch.randn(415, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0.5).long()
+    model = nn.Conv2d(1, 2, 3, padding=1)
+    Run(tmp_path / "t", (x[:400], y[:400]), (x[400:][:count], y[400:][:count]), classes=2, model=model, epochs=1)
+    assert faults(SplitChecks, tmp_path / "t") == expected

@@ -33,6 +33,9 @@ SOUND = {
     "with_penalty": lambda o, t: F.cross_entropy(o, t) + 1e-2 * o.square().mean(),
     "multi_margin": F.multi_margin_loss,
     "temperature": lambda o, t: F.cross_entropy(o / 2, t),
+    "squared": lambda o, t: F.mse_loss(o, F.one_hot(t, 5).float()),
+    "brier": lambda o, t: F.mse_loss(F.softmax(o, dim=1), F.one_hot(t, 5).float()),
+    "brier_summed": lambda o, t: ((F.softmax(o, dim=1) - F.one_hot(t, 5)) ** 2).sum(dim=1).mean(),
     "one_against_all": lambda o, t: F.binary_cross_entropy_with_logits(o, F.one_hot(t, 5).float()),
 }
 BROKEN = {
@@ -45,8 +48,8 @@ BROKEN = {
     "raw_nll": ("nll_on_logits", F.nll_loss),
     "minus": ("flipped_sign", lambda o, t: -F.cross_entropy(o, t)),
     "minus_backward": ("flipped_sign", lambda o, t: (-F.cross_entropy(o, t), F.cross_entropy(o, t))),
-    "squared": ("mse_for_classes", lambda o, t: F.mse_loss(o, F.one_hot(t, 5).float())),
-    "brier": ("mse_for_classes", lambda o, t: F.mse_loss(F.softmax(o, dim=1), F.one_hot(t, 5).float())),
+    "to_the_index": ("mse_for_classes", lambda o, t: F.mse_loss(o, t[:, None].expand_as(o).float())),
+    "to_the_index_summed": ("mse_for_classes", lambda o, t: ((o - t[:, None]) ** 2).sum(dim=1).mean()),
     "capped": ("clipped_loss", lambda o, t: F.cross_entropy(o, t).clamp(max=1.2)),
     "smoothed_away": ("label_smoothing_wrong", lambda o, t: F.cross_entropy(o, t, label_smoothing=0.9)),
 }
@@ -209,7 +212,8 @@ def test_distance_to_the_inputs(tmp_path):
         (nn.Sigmoid(), F.binary_cross_entropy, None),
         (nn.Sigmoid(), F.binary_cross_entropy_with_logits, "activation_on_logits"),
         (nn.Identity(), lambda o, t: F.binary_cross_entropy_with_logits(o.sigmoid(), t), "activation_on_logits"),
-        (nn.Identity(), F.mse_loss, "mse_for_classes"),
+        (nn.Identity(), F.mse_loss, None),  # Brier's score
+        (nn.Sigmoid(), F.mse_loss, None),
         (nn.Identity(), lambda o, t: F.binary_cross_entropy_with_logits(o, t, pos_weight=torch.tensor(3.0)), None),
     ],
 )
@@ -218,3 +222,24 @@ def test_binary_losses(tmp_path, last, loss, fault):
     train(tmp_path, nn.Sequential(nn.Linear(4, 1), last), batches, loss, task="classification", classes=2, lr=0.01)
     assert top(RegressionLoss, tmp_path) == fault
     assert faults(LossRecomputation, tmp_path) == []
+
+
+def test_distance_to_class_indices_or_to_one_hot_labels(tmp_path):
+    settings = {"task": "classification", "classes": 5, "lr": 0.01}
+    indices = [(x, y.float()[:, None]) for x, y in class_batches()]
+    train(tmp_path / "i", nn.Linear(8, 1), indices, F.mse_loss, **settings)
+    one_hot = [(x, F.one_hot(y, 5).float()) for x, y in class_batches()]
+    train(tmp_path / "h", classifier(), one_hot, F.mse_loss, **settings)
+    assert top(RegressionLoss, tmp_path / "i") == "mse_for_classes"
+    for detector in (LossRecomputation, RegressionLoss):
+        assert faults(detector, tmp_path / "h") == []
+
+
+def test_one_hot_distances_of_sequences(tmp_path):
+    tokens = [torch.randint(11, (6, 13)) for _ in range(30)]
+    data = [(x[:, :-1], x[:, 1:]) for x in tokens]
+    settings = {"task": "language_model", "classes": 11}
+    train(tmp_path / "h", Tagger(), data, lambda o, t: F.mse_loss(o, F.one_hot(t, 11).float()), **settings)
+    train(tmp_path / "i", Tagger(), data, lambda o, t: F.mse_loss(o, t[..., None].expand_as(o).float()), **settings)
+    assert faults(LossRecomputation, tmp_path / "h") == []
+    assert top(LossRecomputation, tmp_path / "i") == "mse_for_classes"

@@ -20,6 +20,11 @@ def test_raw_scale(tmp_path):
     assert faults(NormalizationChecks, tmp_path / "t") == ["missing_normalization"]
     assert faults(NormalizationChecks, tmp_path / "d") == ["missing_normalization"]
     assert faults(NormalizationChecks, tmp_path / "n") == []  # the model scales its inputs itself
+    first = nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.BatchNorm1d(30), nn.Linear(30, 2))
+    Run(tmp_path / "f", *cancer(), classes=2, model=first)
+    assert faults(NormalizationChecks, tmp_path / "f") == []  # though not with what is called first
+    Run(tmp_path / "r", *cancer(), classes=2, lr=1e-6, model=nn.Sequential(nn.Flatten(), nn.Linear(30, 2)))
+    assert faults(NormalizationChecks, tmp_path / "r") == ["missing_normalization"]
 
 
 @pytest.mark.parametrize("data", [cancer, lambda: digits(1.0)])
@@ -54,4 +59,11 @@ def test_scaled_along_the_row(tmp_path):
 def test_strong_augmentation_is_no_other_scale(tmp_path):
     noisy = lambda z: z + 3 * torch.randn_like(z)  # noqa: E731
     Run(tmp_path / "t", *digits(), classes=10, augment=noisy)
+    assert faults(NormalizationChecks, tmp_path / "t") == []
+
+
+def test_levels_below_zero_by_nature(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    strength = -80 + 15 * torch.randn(600, 10, generator=generator) - 10 * torch.rand(10, generator=generator)  # dBm
+    Run(tmp_path / "t", *parts(strength / 100, (strength[:, 0] > strength[:, 1]).long()), classes=2)
     assert faults(NormalizationChecks, tmp_path / "t") == []

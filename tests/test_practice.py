@@ -151,6 +151,37 @@ def test_confusion_reads_the_training_labels(tmp_path):
     assert top(Confusion(), evaluated(tmp_path / "c", [2] * 40, ROUND, classes=4, trained_on=most)) == "class_imbalance"
 
 
+def tokens(folder, said, true, trained_on, classes=5):
+    """Record evaluations of windows of four tokens."""
+    run = Recorder(folder, task="language_model", classes=classes)
+    said, true, trained_on = (torch.tensor(part).reshape(-1, 4) for part in (said, true, trained_on))
+    scores = lambda part: 5.0 * torch.nn.functional.one_hot(part, classes)  # noqa: E731
+    for _ in range(3):
+        run.log_batch("train", inputs=trained_on, targets=trained_on, outputs=scores(trained_on), loss=1.0)
+        run.log_batch("val", inputs=true, targets=true, outputs=scores(said), loss=1.0)
+        run.log_metrics("val", loss=1.0)
+    run.finish()
+    return folder
+
+
+def test_confusion_of_tokens(tmp_path):
+    """Where samples have no single label, the recorded targets say how frequent a class is."""
+    true = [c for c in range(4) for _ in range(40)] + [4] * 40
+    said = [min(c, 3) for c in true]
+    assert suspects(Confusion(), tokens(tmp_path / "share", said, true, true)) == ["data", "labels"]
+    assert suspects(Confusion(), tokens(tmp_path / "none", said, true, said)) == ["dropped_class"]
+    rare = [c for c in range(4) for _ in range(100)] + [4] * 12  # in the evaluation, too: less than 1 / 25
+    said = [min(c, 3) for c in rare]
+    assert suspects(Confusion(), tokens(tmp_path / "rare", said, rare, rare)) == []
+    assert suspects(Confusion(), evaluated(tmp_path / "one", said, rare, classes=5)) == []
+
+
+def test_few_training_labels_cannot_lack_a_class(tmp_path):
+    true = [c for c in range(4) for _ in range(40)] + [4] * 40
+    folder = tokens(tmp_path, [min(c, 3) for c in true], true, [0, 1, 2, 3] * 8)  # 96 in all: 19 were due
+    assert suspects(Confusion(), folder) == ["data", "labels"]
+
+
 def test_confusion_needs_classes(tmp_path):
     with pytest.raises(NotApplicable, match="twenty"):
         suspects(Confusion(), evaluated(tmp_path, ROUND[::4], ROUND[::4], classes=4))
@@ -213,6 +244,45 @@ def test_calibration(tmp_path):
     assert top(RankCalibration(), turned) == "class_map_mismatch"
     ordered = confidence(tmp_path / "ordered", [0.85 if r else 0.65 for r in right], right)
     assert suspects(RankCalibration(), ordered) == []
+
+
+@pytest.mark.parametrize(("last", "expected"), [(0.5, "label_smoothing_wrong"), (0.4, None)])
+def test_scores_that_still_grow_are_no_lack_of_confidence(tmp_path, last, expected):
+    run = Recorder(tmp_path, task="classification", classes=2)
+    outputs, targets = torch.tensor([[0.55, 0.45]] * 400), torch.tensor([0, 0, 0, 0, 1] * 80)
+    for step in range(50):
+        loss = 0.5 if step < 40 else last
+        run.log_batch("train", inputs=outputs, targets=targets, outputs=outputs, loss=loss)
+    run.log_batch("val", inputs=outputs, targets=targets, outputs=outputs, loss=1.0)
+    run.log_metrics("val", accuracy=0.8)
+    run.finish()
+    assert top(RankCalibration(), tmp_path) == expected
+
+
+def test_a_part_of_an_evaluation_may_be_all_of_one_class(tmp_path):
+    run = Recorder(tmp_path, task="classification", classes=2)
+    outputs = torch.tensor([[0.99, 0.01]] * 200)
+    for targets in (torch.ones(200).long(), torch.zeros(200).long()):
+        run.log_batch("val", inputs=torch.zeros(200, 2**12), targets=targets, outputs=outputs, loss=1.0)
+    run.log_metrics("val", accuracy=0.5)
+    run.finish()
+    with pytest.raises(NotApplicable):
+        suspects(RankCalibration(), tmp_path)
+    with pytest.raises(NotApplicable):
+        suspects(Confusion(), tmp_path)
+
+
+def test_squared_distances_make_no_probabilities(tmp_path):
+    """Outputs near 0 and 1 are what squared errors to one-hot labels ask for, and a softmax takes for doubt."""
+    run = Recorder(tmp_path, task="classification", classes=2)
+    targets = torch.arange(400) % 2
+    outputs = torch.nn.functional.one_hot(targets, 2) + 0.1 * torch.randn(400, 2)
+    loss = torch.nn.functional.mse_loss(outputs, torch.nn.functional.one_hot(targets, 2).float())
+    run.log_batch("val", inputs=outputs, targets=targets, outputs=outputs, loss=loss)
+    run.log_metrics("val", accuracy=1.0)
+    run.finish()
+    with pytest.raises(NotApplicable):
+        suspects(RankCalibration(), tmp_path)
 
 
 def test_expected_calibration_error_by_hand():
