@@ -1,6 +1,7 @@
 """TheDeepChecker: each rule on numbers or on a small program, sound and with the fault that the rule is about."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,12 @@ from bugbench.checked_program import error_rate
 from bugbench.cold_start import balance_rule, weight_rules
 from bugbench.detector import NotApplicable
 from bugbench.detectors import thedeepchecker
-from bugbench.fit_watcher import saturation, smoothness
+from bugbench.fit_watcher import Watcher, saturation, smoothness
 from bugbench.recorder import Recorder
 from bugbench.trace import Trace
 from torch import nn
+
+LIMITS = thedeepchecker.Thedeepchecker()
 
 
 def test_smoothness_counts_turns() -> None:
@@ -99,6 +102,66 @@ def test_corrupted_labels_leave_a_loss_that_stands_still(first: list[float], fir
     assert bool(list(label_rule(trace, thedeepchecker.Thedeepchecker()))) == fires  # type: ignore[arg-type]
 
 
+# -- what is seen of a fit ---------------------------------------------------------------------------------------------
+
+
+def watched(model: nn.Module, batches: Iterable[torch.Tensor]) -> set[str]:
+    """Return what is said of a model that sees these batches and does not change."""
+    watcher, optimizer = Watcher(LIMITS), torch.optim.SGD(model.parameters(), lr=0.0)
+    for step, inputs in enumerate(batches):
+        watcher.before(model, optimizer, step)
+        outputs = model(inputs)
+        outputs.sum().backward()
+        watcher.gradients()
+        watcher.after(outputs, torch.zeros(len(inputs), dtype=torch.long), 1.0, 0.0, "classification")
+    return {f.rule for f in watcher.findings}
+
+
+def half_dead(layer: nn.Module, dead: int) -> nn.Module:
+    with torch.no_grad():
+        layer.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        layer.bias.zero_()[:dead] = -50.0  # type: ignore[union-attr, index, operator]
+    return nn.Sequential(layer, nn.ReLU())
+
+
+@pytest.mark.parametrize(("dead", "fires"), [(28, True), (12, False)])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(4, 32), (8, 4)),
+        (nn.Linear(4, 32), (8, 10, 4)),  # places, then neurons
+        (nn.Conv1d(4, 32, 1), (8, 4, 10)),  # neurons, then places
+        (nn.Conv2d(4, 32, 1), (8, 4, 5, 5)),
+        (nn.ConvTranspose2d(4, 32, 1), (8, 4, 5, 5)),
+    ],
+)
+def test_neurons_are_in_the_axis_that_the_layer_before_made(
+    layer: nn.Module, shape: tuple[int, ...], dead: int, fires: bool
+) -> None:
+    said = watched(half_dead(layer, dead), [torch.rand(shape)] * 11)
+    assert ("dead layer" in said) == fires
+
+
+def test_places_where_all_neurons_are_silent_are_not_dead_neurons() -> None:
+    inputs = torch.rand(8, 10, 4)
+    inputs[:, 2:] = -1.0  # as padding may be
+    assert "dead layer" not in watched(half_dead(nn.Linear(4, 32), 0), [inputs] * 11)
+
+
+@pytest.mark.parametrize(("alive", "fires"), [((), True), ((3, 7), False)])
+def test_activations_of_ten_steps_are_judged_together(alive: tuple[int, ...], fires: bool) -> None:
+    batches = [torch.full((8, 4), 1.0 if step in alive else -1.0) for step in range(11)]
+    assert ("dead layer" in watched(half_dead(nn.Linear(4, 32), 0), batches)) == fires
+
+
+def test_activation_of_one_number_a_sample() -> None:
+    model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0), nn.ReLU())
+    assert "dead layer" not in watched(model, [torch.randn(8, 4)] * 11)
+
+
+# -- whole programs ----------------------------------------------------------------------------------------------------
+
+
 PROGRAM = """
 import torch
 import torch.nn.functional as F
@@ -176,6 +239,7 @@ def test_sound_program_passes_but_for_its_narrow_activations(tmp_path: Path) -> 
         ("updates too large", {"optimizer": "Adam(model.parameters(), lr=1.0)", "loss": NEVER_LEARNT}),
         ("updates too small", {"optimizer": "SGD(model.parameters(), lr=1e-7)"}),
         ("penalty outweighs the loss", {"optimizer": "SGD(model.parameters(), lr=0.05, weight_decay=10.0)"}),
+        ("penalty outweighs the loss", {"optimizer": "Adam(model.parameters(), lr=0.05, weight_decay=10.0)"}),
         ("inputs not used", {"features": "0 * x"}),
         ("batch not learnt", {"loss": NEVER_LEARNT}),
         ("poor initial loss", {"loss": "10 * F.cross_entropy(outputs, targets)"}),
@@ -184,6 +248,12 @@ def test_sound_program_passes_but_for_its_narrow_activations(tmp_path: Path) -> 
 )
 def test_broken_program_fails_the_check_of_its_fault(tmp_path: Path, rule: str, changes: dict[str, str]) -> None:
     assert rule in check(tmp_path, **changes)
+
+
+def test_decoupled_weight_decay_is_no_penalty(tmp_path: Path) -> None:
+    assert "penalty outweighs the loss" not in check(
+        tmp_path, optimizer="AdamW(model.parameters(), lr=0.05, weight_decay=10.0)"
+    )
 
 
 def test_outputs_may_be_one_number_a_sample(tmp_path: Path) -> None:
