@@ -44,18 +44,19 @@ class Thedeepchecker(Detector):
     """Checks the properties of TheDeepChecker in its three phases; ``RULES`` says which faults a failed check means.
 
     Source: Ben Braiek and Khomh, "Testing Feedforward Neural Networks Training Programs", TOSEM 2022; deep_checker/
-    config/settings.yaml (limits), checkers.py, hooks.py and metrics.py of github.com/thedeepchecker/thedeepchecker.
-    The program runs until it has evaluated ``mode_batches`` batches or more. Changed for PyTorch:
+    config/settings.yaml (limits) and code of github.com/thedeepchecker/thedeepchecker at d0a2b3a. Changed for PyTorch:
 
     * *Before*: data are the first epoch's. PyTorch draws smaller weights than any known initialization, which is
-      accepted too (``torch_initialization``), and random biases, which are not asked to be zero. The gradient check,
-      off by default in the original, is done in double precision in few dimensions.
+      accepted too (``torch_initialization``), and random biases, so biases are not asked to be zero, nor the last one
+      to fit unbalanced labels or targets that hardly vary. The gradient check, off as there, is in double precision.
     * *In training*, on a copy of model and optimizer with ``loss_function``: the 16 samples that are to be learnt are
       also the monitored batch (50 there); ``work`` bounds the steps of large models. Whether outputs are probabilities
-      is not asked: they are raw. The penalty is the optimizer's weight decay. Whether the inputs are used is asked of a
-      batch that is not learnt, as the paper has it; the published code does so only where a loss is not finite.
-    * *After*: corrupted labels from the trace's losses; the two modes on a copy of the model. Left out: trainings with
-      and without augmentation compared (two whole trainings), and operations that a user would have to name.
+      is not asked: they are raw. The penalty is weight decay, unless decoupled. Whether the inputs are used is asked of
+      a batch that is not learnt, as the paper has it; the published code does so only where a loss is not finite.
+    * *After* ``mode_batches`` and an evaluation: the two modes on a copy of the model; corrupted labels from the trace.
+      Left out: trainings with and without augmentation compared (two whole ones), operations that a user would name.
+
+    What the model or the loss does not take samples for is skipped.
     """
 
     access = {"rerun"}
@@ -64,7 +65,9 @@ class Thedeepchecker(Detector):
     f_test_alpha: float = 0.1
     torch_initialization: bool = True
     initial_loss: float = 1.0  # of the expected loss
-    gradient_check: bool = True
+    gradient_check: bool = False
+    gradient_warmup: int = 10  # steps
+    gradient_batch: int = 32  # of each
     gradient_samples: int = 3
     gradient_share: float = 0.1
     gradient_dimensions: int = 20  # at most, of each weight
