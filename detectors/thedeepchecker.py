@@ -10,31 +10,29 @@ from bugbench.detector import Detector, Diagnosis, Trace
 from bugbench.rule_table import answer
 from bugbench.single_batch import single_batch_rules
 
-# Check: the faults it points at, the likeliest first; a family for a symptom alone. Checks further up come first.
+# Check: the faults it points at, the likeliest first; families for a symptom alone. Checks further up come first.
 RULES = {
     **dict.fromkeys((f"{x} not finite" for x in ("loss", "weight", "bias", "gradient", "activation")), ("numerics",)),
-    "constant weights": ("zero_init",),
-    "large initial weights": ("large_init",),
+    **{"constant weights": ("zero_init",), "large initial weights": ("large_init",)},
     "summed loss": ("loss_reduction_sum",),
-    "wrong gradient": ("detached_features",),
     "unbalanced labels": ("class_imbalance", "missing_class_weights"),
     "features unnormalized": ("missing_normalization", "wrong_statistics"),
     **{"targets unnormalized": ("unscaled_targets",), "targets constant": ("constant_labels",)},
     **dict.fromkeys(("outputs never negative", "outputs never large"), ("activation_on_logits",)),
+    "wrong gradient": ("detached_features", "model", "loss"),
     "weights untrained": ("optimizer_partial_params", "frozen_layers", "optimizer_wrong_params"),
     "penalty outweighs the loss": ("excess_weight_decay", "regulariser_dominates"),
-    "saturated layer": ("saturating_activation",),
-    "dead layer": ("dead_relu",),
+    **{"saturated layer": ("saturating_activation",), "dead layer": ("dead_relu",)},
     **dict.fromkeys(("updates too large", "diverging loss", "diverging weights"), ("lr_too_high",)),
-    "updates too small": ("lr_too_low",),
-    "corrupted labels": ("label_noise", "misaligned_labels"),
-    "loss goes to zero": ("overfit_capacity",),
-    **dict.fromkeys(("poor initial loss", "loss not representative"), ("loss",)),
-    "features constant": ("data",),
-    **dict.fromkeys(("stagnating loss", "fluctuating loss"), ("optimizer",)),
-    **dict.fromkeys(("inputs not used", "constant outputs", "batch not learnt", "small initial weights"), ("model",)),
-    **dict.fromkeys(("no bias", "dead weights", "negative weights", "vanishing gradient"), ("model",)),
-    **dict.fromkeys(("exploding gradient", "unstable activation"), ("model",)),
+    **{"updates too small": ("lr_too_low",), "corrupted labels": ("label_noise", "misaligned_labels")},
+    **{"loss goes to zero": ("overfit_capacity",), "features constant": ("data",)},
+    **dict.fromkeys(("poor initial loss", "loss not representative"), ("loss", "model")),
+    **dict.fromkeys(("stagnating loss", "fluctuating loss"), ("optimizer", "model", "loss")),
+    **dict.fromkeys(("inputs not used", "vanishing gradient", "exploding gradient"), ("model", "optimizer", "loss")),
+    "batch not learnt": ("loss", "optimizer", "model"),  # Full Stack Deep Learning, "Overfit a single batch"
+    **dict.fromkeys(("constant outputs", "dead weights", "negative weights"), ("model", "optimizer")),
+    "unstable activation": ("model", "preprocessing"),
+    **dict.fromkeys(("no bias", "small initial weights"), ("model",)),
     **dict.fromkeys(("activations differ between modes", "loss differs between modes"), ("model",)),
 }
 

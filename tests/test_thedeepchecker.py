@@ -454,6 +454,16 @@ def test_loss_that_refuses_later_ends_the_fit(tmp_path: Path) -> None:
     assert found >= {"features unnormalized", "batch not learnt"}
 
 
+def test_symptoms_have_ranked_families() -> None:
+    def suspects(*rules: str) -> list[str]:
+        return [s.fault for s in answer(thedeepchecker.RULES, [Finding(rule, "") for rule in rules]).suspects]
+
+    assert suspects("batch not learnt") == ["loss", "optimizer", "model"]
+    assert suspects("inputs not used") == ["model", "optimizer", "loss"]
+    assert suspects("wrong gradient") == ["detached_features", "model", "loss"]
+    assert suspects("wrong gradient", "targets unnormalized", "unbalanced labels")[0] == "class_imbalance"
+
+
 def test_outputs_may_be_one_number_a_sample(tmp_path: Path) -> None:
     vector = {"features": "x)[:, 0].mul(1", "loss": "F.binary_cross_entropy_with_logits(outputs, targets.float())"}
     assert check(tmp_path, **vector) <= {"unstable activation", "stagnating loss"}
