@@ -1,5 +1,6 @@
 """TheDeepChecker's checks after training: labels, and whether the model's two modes agree. It keeps their limits."""
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from itertools import pairwise
@@ -7,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from bugbench.checked_program import ACTIVATIONS, CLOSE, CheckedProgram
+from bugbench.checked_program import ACTIVATIONS, CLOSE, CheckedProgram, Refused, refusals
 from bugbench.rule_table import Finding
 from bugbench.trace import Trace
 
 
 def label_rule(trace: Trace, limits: Any) -> Iterator[Finding]:
     """Ask the first loss of each epoch: if it no longer improves and stands still, the labels may be corrupt."""
-    losses = trace.train_steps().groupby("epoch")["loss"].first().to_numpy(float)
+    losses = trace.train_steps().groupby("epoch")["loss"].nth(0).to_numpy(float)
+    if (losses == 0).any():
+        return
     patience = limits.label_patience
     for before, now in list(pairwise(losses))[1:]:
-        gain = round((before - now) / now, 2) if now and np.isfinite(before - now) else 0.0
+        gain = round((before - now) / now, 2) if np.isfinite(before - now) else 0.0
         patience = patience - int(gain / limits.label_gain) if gain >= limits.label_gain else limits.label_patience
         if patience <= 0:
             return
@@ -31,6 +34,22 @@ def mode_rules(program: CheckedProgram, similarity: float, loss_difference: floa
     """Compare the model's activations, outputs and loss in training and in evaluation mode, on held-out data."""
     if not program.evaluated or program.model is None or program.loss is None:
         return
+    with contextlib.suppress(Refused):  # a model that does not take so many samples is not asked
+        seen, losses = _both_modes(program)
+        larger = max(losses.values())
+        if larger > 0 and abs(losses[True] - losses[False]) / larger > loss_difference:
+            text = f"a held-out loss of {losses[True]:.3g} in training mode, {losses[False]:.3g} in evaluation mode"
+            yield Finding("loss differs between modes", text)
+        for name in seen[False]:
+            value = linear_cka(*(_features(seen[mode][name]) for mode in (True, False)))
+            if value <= similarity:
+                layer = None if name == "the outputs" else name
+                yield Finding("activations differ between modes", f"{name} are alike to {value:.2f}", layer)
+
+
+def _both_modes(program: CheckedProgram) -> tuple[dict[bool, dict[str, torch.Tensor]], dict[bool, float]]:
+    """Return activations and outputs by name, and the loss, in training mode and not."""
+    assert program.model is not None and program.loss is not None
     shape = program.evaluated[0][0].shape[1:]
     pairs = [(x, y) for x, y in program.evaluated if x.shape[1:] == shape]
     inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
@@ -43,18 +62,10 @@ def mode_rules(program: CheckedProgram, similarity: float, loss_difference: floa
             if isinstance(layer, ACTIVATIONS):
                 layer.register_forward_hook(lambda _, __, y, n=name, t=training: seen[t].setdefault(n, y.detach()))
         torch.manual_seed(0)
-        with torch.no_grad():
+        with torch.no_grad(), refusals():
             seen[training]["the outputs"] = outputs = model(inputs)
             losses[training] = float(program.loss(outputs, targets))
-    larger = max(losses.values())
-    if larger > 0 and abs(losses[True] - losses[False]) / larger > loss_difference:
-        text = f"a held-out loss of {losses[True]:.3g} in training mode, {losses[False]:.3g} in evaluation mode"
-        yield Finding("loss differs between modes", text)
-    for name in seen[False]:
-        value = linear_cka(*(_features(seen[mode][name]) for mode in (True, False)))
-        if value <= similarity:
-            layer = None if name == "the outputs" else name
-            yield Finding("activations differ between modes", f"{name} are alike to {value:.2f}", layer)
+    return seen, losses
 
 
 def _features(values: torch.Tensor) -> np.ndarray:
@@ -65,12 +76,14 @@ def _features(values: torch.Tensor) -> np.ndarray:
 def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
     """Return the centred kernel alignment of two sets of features of the same samples, with the unbiased HSIC.
 
-    Kornblith et al., ICML 2019; the estimator is that of Song et al., JMLR 2012. NaN if there are fewer than 4 samples
-    or a set that does not vary.
+    Kornblith et al., ICML 2019; the estimator is that of Song et al., JMLR 2012. NaN if there are fewer than 4 samples,
+    0 if a set does not vary, as in deep_checker/metrics.py.
     """
     n = len(a)
     if n < 4:
         return float("nan")
+    if not np.ptp(a, axis=0).any() or not np.ptp(b, axis=0).any():
+        return 0.0
     grams = [x @ x.T for x in (a, b)]
     for gram in grams:
         np.fill_diagonal(gram, 0)

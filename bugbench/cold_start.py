@@ -1,12 +1,13 @@
 """TheDeepChecker's checks before training: data, initial weights, initial loss, gradients. It keeps their limits."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from bugbench.checked_program import CLOSE, CheckedProgram
+from bugbench.checked_program import CLOSE, CheckedProgram, Refused, distributions, refusals
 from bugbench.rule_table import Finding
 from torch import nn
 
@@ -25,7 +26,7 @@ def cold_start_rules(program: CheckedProgram, task: str, classes: int, limits: A
     elif task != "language_model":
         yield from balance_rule(targets, classes, limits.labels_perplexity)
     yield from weight_rules(program.start[0], limits.f_test_alpha, limits.torch_initialization)
-    yield from _loss(program, task, limits)
+    yield from loss_rules(program, task, classes, limits)
     if limits.gradient_check:
         yield from gradient_rules(program, limits)
 
@@ -97,23 +98,24 @@ def weight_rules(model: nn.Module, alpha: float, torch_initialization: bool) -> 
         yield Finding("no bias", "no layer has a bias")
 
 
-def _loss(program: CheckedProgram, task: str, limits: Any) -> Iterator[Finding]:
+def loss_rules(program: CheckedProgram, task: str, classes: int, limits: Any) -> Iterator[Finding]:
     """Ask whether the loss grows with the batch, and is what a guess over the classes costs."""
     assert program.start is not None and program.loss is not None
     targets = program.targets[0]
     torch.manual_seed(0)
     with torch.no_grad():
         outputs = copy.deepcopy(program.start[0])(program.inputs[0])
-        losses = [
-            float(program.loss(outputs.repeat_interleave(n, 0), targets.repeat_interleave(n, 0))) for n in (2, 4, 8)
-        ]
+        losses = []
+        with contextlib.suppress(Refused), refusals():  # a batch size may be written into the loss
+            for n in (2, 4, 8):
+                losses.append(float(program.loss(outputs.repeat_interleave(n, 0), targets.repeat_interleave(n, 0))))
     if (
-        all(math.isfinite(v) and v for v in losses)
+        len(losses) == 3
+        and all(math.isfinite(v) and v for v in losses)
         and round(losses[1] / losses[0]) == round(losses[2] / losses[1]) == 2
     ):
         yield Finding("summed loss", f"{losses[0]:.3g}, {losses[1]:.3g}, {losses[2]:.3g} for 2, 4, 8 copies of a batch")
-    binary = targets.is_floating_point() and task != "regression"
-    classes = 2 if binary else 0 if targets.is_floating_point() else outputs.shape[-1]
+    classes = 0 if task == "regression" else _choices(outputs, targets, classes)
     expected = math.log(classes) if classes > 1 else 0.0
     if expected and not abs(program.first_loss - expected) < limits.initial_loss * expected:
         yield Finding(
@@ -121,11 +123,30 @@ def _loss(program: CheckedProgram, task: str, limits: Any) -> Iterator[Finding]:
         )
 
 
+def _choices(outputs: torch.Tensor, targets: torch.Tensor, classes: int) -> int:
+    """Return over how many classes the untrained model guesses; the program's own number counts for indices alone."""
+    if distributions(targets):
+        return targets.shape[1]
+    if targets.is_floating_point() or outputs.numel() == targets.numel():
+        return 2
+    return classes or outputs.shape[-1 if outputs.ndim < 3 or outputs.shape[:-1] == targets.shape else 1]
+
+
 def gradient_rules(program: CheckedProgram, limits: Any) -> Iterator[Finding]:
-    """Compare gradients with central differences, on a few samples, in double precision and evaluation mode."""
+    """Compare gradients with central differences after a few steps, in double precision and evaluation mode."""
     assert program.start is not None and program.loss is not None
+    model, optimizer = copy.deepcopy(program.start)
+    model.train()
+    torch.manual_seed(0)
+    try:
+        for i in range(limits.gradient_warmup):
+            program.gradients(model, optimizer, *program.sample(limits.gradient_batch, seed=i))
+            with refusals():
+                optimizer.step()
+    except Refused:
+        return
     inputs, targets = program.inputs[0][: limits.gradient_samples], program.targets[0][: limits.gradient_samples]
-    model = copy.deepcopy(program.start[0]).double().eval()
+    model = model.double().eval()
     inputs, targets = (x.double() if x.is_floating_point() else x for x in (inputs, targets))
 
     def loss() -> torch.Tensor:
@@ -133,8 +154,9 @@ def gradient_rules(program: CheckedProgram, limits: Any) -> Iterator[Finding]:
         return program.loss(model(inputs), targets)  # type: ignore[misc]
 
     try:
-        value = loss()
-    except (RuntimeError, TypeError):
+        with refusals():
+            value = loss()
+    except Refused:
         return  # the program insists on single precision, in which such differences are mostly rounding
     if value.dtype != torch.float64 or not torch.isfinite(value):
         return

@@ -1,7 +1,7 @@
 """TheDeepChecker's watch over the tensors of a model that learns one batch. The detector keeps its limits."""
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +13,10 @@ from bugbench.rule_table import Finding
 from torch import nn
 
 BINS = 50
+BUFFER = 10  # deep_checker/checkers.py, buffer_scale: steps whose activations are judged together
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+WEIGHTED = (*CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
+DECOUPLED = ("AdamW", "Adafactor", "Muon")  # shrink weights beside the gradient; not every version of torch says so
 
 
 def smoothness(losses: list[float]) -> float:
@@ -37,7 +41,9 @@ class Watcher:
     def __init__(self, limits: Any) -> None:
         self.limits, self.findings, self.step = limits, list[Finding](), 0
         self.history: dict[str, list[float]] = defaultdict(list)  # mean absolute values by kind and layer, and losses
-        self.seen: dict[str, tuple[bool, torch.Tensor]] = {}
+        self.seen: dict[str, list[tuple[bool, np.ndarray]]] = defaultdict(list)  # in this step, by layer and call
+        self.kept: dict[tuple[str, int], deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=BUFFER))
+        self.channels = False  # whether the weighted layer called last has its neurons in axis 1
         self.weights: dict[str, torch.Tensor] = {}
         self.biases: dict[str, torch.Tensor] = {}
         self.old: dict[str, torch.Tensor] = {}
@@ -57,11 +63,16 @@ class Watcher:
             for name, layer in model.named_modules():
                 if isinstance(layer, ACTIVATIONS):
                     layer.register_forward_hook(lambda m, _, y, n=name: self._saw(n, m, y))
+                elif isinstance(layer, WEIGHTED):
+                    layer.register_forward_hook(lambda m, *_: setattr(self, "channels", isinstance(m, CONVOLUTIONS)))
         self.old = {name: w.detach().clone() for name, w in self.weights.items()}
 
     def _saw(self, name: str, layer: nn.Module, outputs: torch.Tensor) -> None:
-        if self.due:
-            self.seen[name] = isinstance(layer, (nn.Tanh, nn.Sigmoid)), outputs.detach()
+        """Keep what an activation puts out, a column for each neuron: axis 1 after a convolution, else the last."""
+        values = outputs.detach().float().clone()
+        values = values.movedim(1, -1) if self.channels and values.ndim > 2 else values
+        rows = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1).numpy()
+        self.seen[name].append((isinstance(layer, (nn.Tanh, nn.Sigmoid)), rows))
 
     def gradients(self) -> None:
         """Ask the gradients, after the backward pass and before the step."""
@@ -84,10 +95,16 @@ class Watcher:
                 self._found("exploding gradient", f"{sizes[-1]:.2g} at step {self.step}", name)
 
     def _penalty(self, name: str, weight: torch.Tensor) -> None:
-        """Ask whether weight decay outweighs the gradient of the loss: PyTorch's penalty is in the optimizer."""
+        """Ask whether the gradient of the penalty outweighs that of the loss.
+
+        The penalty is weight decay that the optimizer adds to the gradient. Decoupled decay is part of no gradient, so
+        nothing is asked.
+        """
         group: dict[str, Any] = next(
             (g for g in self.optimizer.param_groups if any(p is weight for p in g["params"])), {}
         )
+        if group.get("decoupled_weight_decay") or any(c.__name__ in DECOUPLED for c in type(self.optimizer).__mro__):
+            return
         ratios = self.history[f"penalty of {name}"]
         norm = float(weight.grad.norm()) if weight.grad is not None else 0.0
         ratios.append(group.get("weight_decay", 0.0) * float(weight.detach().norm()) / (norm + 1e-16))
@@ -102,9 +119,12 @@ class Watcher:
             self._weight(name, weight.detach())
         for name, bias in self.biases.items():
             self._divergence("bias", name, bias.detach())
-        for name, (bounded, values) in self.seen.items():
-            self._activation(name, bounded, values)
-        self.seen = {}
+        for name, calls in self.seen.items():
+            for i, (bounded, rows) in enumerate(calls):
+                self.kept[name, i].append(rows)
+                if self.due:
+                    self._activation(name, bounded, np.concatenate(self.kept[name, i]))
+        self.seen.clear()
         self._outputs(outputs.detach(), targets, kind)
         if self.step % self.limits.period == 0:
             self._curve()
@@ -143,9 +163,8 @@ class Watcher:
             self._found("diverging weights", f"the {what} is {sizes[-1]:.2g} at step {self.step}", name)
         return True
 
-    def _activation(self, name: str, bounded: bool, values: torch.Tensor) -> None:
+    def _activation(self, name: str, bounded: bool, rows: np.ndarray) -> None:
         limits = self.limits
-        rows = (values.movedim(1, -1) if values.ndim > 2 else values).reshape(-1, values.shape[1]).numpy()
         if not np.isfinite(rows).all():
             self._found("activation not finite", f"at step {self.step}", name)
             return

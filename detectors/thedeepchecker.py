@@ -10,31 +10,29 @@ from bugbench.detector import Detector, Diagnosis, Trace
 from bugbench.rule_table import answer
 from bugbench.single_batch import single_batch_rules
 
-# Check: the faults it points at, the likeliest first; a family for a symptom alone. Checks further up come first.
+# Check: the faults it points at, the likeliest first; families for a symptom alone. Checks further up come first.
 RULES = {
     **dict.fromkeys((f"{x} not finite" for x in ("loss", "weight", "bias", "gradient", "activation")), ("numerics",)),
-    "constant weights": ("zero_init",),
-    "large initial weights": ("large_init",),
+    **{"constant weights": ("zero_init",), "large initial weights": ("large_init",)},
     "summed loss": ("loss_reduction_sum",),
-    "wrong gradient": ("detached_features",),
     "unbalanced labels": ("class_imbalance", "missing_class_weights"),
     "features unnormalized": ("missing_normalization", "wrong_statistics"),
     **{"targets unnormalized": ("unscaled_targets",), "targets constant": ("constant_labels",)},
     **dict.fromkeys(("outputs never negative", "outputs never large"), ("activation_on_logits",)),
+    "wrong gradient": ("detached_features", "model", "loss"),
     "weights untrained": ("optimizer_partial_params", "frozen_layers", "optimizer_wrong_params"),
     "penalty outweighs the loss": ("excess_weight_decay", "regulariser_dominates"),
-    "saturated layer": ("saturating_activation",),
-    "dead layer": ("dead_relu",),
+    **{"saturated layer": ("saturating_activation",), "dead layer": ("dead_relu",)},
     **dict.fromkeys(("updates too large", "diverging loss", "diverging weights"), ("lr_too_high",)),
-    "updates too small": ("lr_too_low",),
-    "corrupted labels": ("label_noise", "misaligned_labels"),
-    "loss goes to zero": ("overfit_capacity",),
-    **dict.fromkeys(("poor initial loss", "loss not representative"), ("loss",)),
-    "features constant": ("data",),
-    **dict.fromkeys(("stagnating loss", "fluctuating loss"), ("optimizer",)),
-    **dict.fromkeys(("inputs not used", "constant outputs", "batch not learnt", "small initial weights"), ("model",)),
-    **dict.fromkeys(("no bias", "dead weights", "negative weights", "vanishing gradient"), ("model",)),
-    **dict.fromkeys(("exploding gradient", "unstable activation"), ("model",)),
+    **{"updates too small": ("lr_too_low",), "corrupted labels": ("label_noise", "misaligned_labels")},
+    **{"loss goes to zero": ("overfit_capacity",), "features constant": ("data",)},
+    **dict.fromkeys(("poor initial loss", "loss not representative"), ("loss", "model")),
+    **dict.fromkeys(("stagnating loss", "fluctuating loss"), ("optimizer", "model", "loss")),
+    **dict.fromkeys(("inputs not used", "vanishing gradient", "exploding gradient"), ("model", "optimizer", "loss")),
+    "batch not learnt": ("loss", "optimizer", "model"),  # Full Stack Deep Learning, "Overfit a single batch"
+    **dict.fromkeys(("constant outputs", "dead weights", "negative weights"), ("model", "optimizer")),
+    "unstable activation": ("model", "preprocessing"),
+    **dict.fromkeys(("no bias", "small initial weights"), ("model",)),
     **dict.fromkeys(("activations differ between modes", "loss differs between modes"), ("model",)),
 }
 
@@ -44,18 +42,19 @@ class Thedeepchecker(Detector):
     """Checks the properties of TheDeepChecker in its three phases; ``RULES`` says which faults a failed check means.
 
     Source: Ben Braiek and Khomh, "Testing Feedforward Neural Networks Training Programs", TOSEM 2022; deep_checker/
-    config/settings.yaml (limits), checkers.py, hooks.py and metrics.py of github.com/thedeepchecker/thedeepchecker.
-    The program runs until it has evaluated ``mode_batches`` batches or more. Changed for PyTorch:
+    config/settings.yaml (limits) and code of github.com/thedeepchecker/thedeepchecker at d0a2b3a. Changed for PyTorch:
 
     * *Before*: data are the first epoch's. PyTorch draws smaller weights than any known initialization, which is
-      accepted too (``torch_initialization``), and random biases, which are not asked to be zero. The gradient check,
-      off by default in the original, is done in double precision in few dimensions.
+      accepted too (``torch_initialization``), and random biases, so biases are not asked to be zero, nor the last one
+      to fit unbalanced labels or targets that hardly vary. The gradient check, off as there, is in double precision.
     * *In training*, on a copy of model and optimizer with ``loss_function``: the 16 samples that are to be learnt are
       also the monitored batch (50 there); ``work`` bounds the steps of large models. Whether outputs are probabilities
-      is not asked: they are raw. The penalty is the optimizer's weight decay. Whether the inputs are used is asked of a
-      batch that is not learnt, as the paper has it; the published code does so only where a loss is not finite.
-    * *After*: corrupted labels from the trace's losses; the two modes on a copy of the model. Left out: trainings with
-      and without augmentation compared (two whole trainings), and operations that a user would have to name.
+      is not asked: they are raw. The penalty is weight decay, unless decoupled. Whether the inputs are used is asked of
+      a batch that is not learnt, as the paper has it; the published code does so only where a loss is not finite.
+    * *After* ``mode_batches`` and an evaluation: the two modes on a copy of the model; corrupted labels from the trace.
+      Left out: trainings with and without augmentation compared (two whole ones), operations that a user would name.
+
+    What the model or the loss does not take samples for is skipped.
     """
 
     access = {"rerun"}
@@ -64,7 +63,9 @@ class Thedeepchecker(Detector):
     f_test_alpha: float = 0.1
     torch_initialization: bool = True
     initial_loss: float = 1.0  # of the expected loss
-    gradient_check: bool = True
+    gradient_check: bool = False
+    gradient_warmup: int = 10  # steps
+    gradient_batch: int = 32  # of each
     gradient_samples: int = 3
     gradient_share: float = 0.1
     gradient_dimensions: int = 20  # at most, of each weight

@@ -1,6 +1,5 @@
 """Ports of published rule sets: each rule on numbers worked out by hand, on both sides of its limit."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,20 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
-from bugbench.after_training import label_rule, linear_cka
 from bugbench.catalogue import Catalogue
-from bugbench.checked_program import error_rate
-from bugbench.cold_start import balance_rule, weight_rules
 from bugbench.detector import NotApplicable
 from bugbench.detectors import neuralint, sagemaker_rules, thedeepchecker
-from bugbench.fit_watcher import saturation, smoothness
 from bugbench.layer_graph import Source
-from bugbench.recorder import Recorder
 from bugbench.rule_table import Finding, answer
-from bugbench.trace import Batch, Trace
-from torch import nn
+from bugbench.trace import Batch
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
@@ -363,188 +355,3 @@ def build_model(config):
 def test_network_outside_the_meta_model_is_not_judged() -> None:
     with pytest.raises(NotApplicable):
         lint(network("nn.Embedding(100, 8)", "nn.Linear(8, 8)", "nn.Linear(8, 4)"))
-
-
-# -- TheDeepChecker ----------------------------------------------------------------------------------------------------
-
-
-def test_smoothness_counts_turns() -> None:
-    assert smoothness([4.0, 3.0, 2.0, 1.0]) == 1.0
-    assert smoothness([1.0, 2.0, 1.0, 2.0]) == 0.5  # up, down, up: two turns in four losses
-
-
-def test_saturation_is_the_mean_distance_from_the_middle() -> None:
-    assert saturation(np.zeros(8)) == 1.0
-    assert saturation(np.full(8, 0.5)) == 0.0
-    assert saturation(np.array([0.0, 0.0, 0.25, 0.25])) == pytest.approx(0.75)
-
-
-def test_kernel_alignment() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(50, 3))
-    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    assert linear_cka(a, a) == pytest.approx(1)
-    assert linear_cka(a, 5 * a @ rotation + 7) == pytest.approx(1)  # neither scale, rotation nor shift matter
-    assert abs(linear_cka(a, rng.normal(size=(50, 3)))) < 0.1
-    assert math.isnan(linear_cka(a[:3], a[:3]))
-
-
-def test_error_rate_of_each_kind_of_target() -> None:
-    scores = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
-    assert error_rate(scores, torch.tensor([0, 1, 1, 1])) == ("classification", 0.25)
-    assert error_rate(scores, torch.eye(2)[[0, 1, 1, 1]]) == ("classification", 0.25)
-    assert error_rate(torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.0], [0.0]])) == ("classification", 0.5)
-    assert error_rate(torch.tensor([-1.0, 2.0, 3.0, 1.0]), torch.tensor([0, 0, 1, 1])) == ("classification", 0.25)
-    kind, error = error_rate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 5.0]))
-    assert (kind, error) == ("regression", pytest.approx(2 / 3 / 4))
-
-
-@pytest.mark.parametrize(
-    ("counts", "fires"),
-    [
-        ((50, 50), False),  # a perplexity of 2 of 2: all the way
-        ((90, 10), True),  # exp(0.325) - 1 = 0.384
-        ((80, 20), False),  # exp(0.500) - 1 = 0.649
-        ((100, 0), True),  # the other class never comes
-    ],
-)
-def test_balance_of_labels(counts: tuple[int, int], fires: bool) -> None:
-    labels = torch.tensor([0] * counts[0] + [1] * counts[1])
-    for targets in (labels, labels.float()[:, None]):
-        assert bool(list(balance_rule(targets, 2, 0.5))) == fires
-
-
-@pytest.mark.parametrize(
-    ("scale", "default", "rule"),
-    [
-        (0.0, True, "constant weights"),
-        (2.0**0.5, True, None),  # He: a variance of 2 / 64
-        (4.0, True, "large initial weights"),  # 16 / 64 is 8 times as much, more than 2.71 times
-        (3**-0.5, True, None),  # PyTorch's own: 1 / (3 * 64)
-        (3**-0.5, False, "small initial weights"),
-        (0.1, True, "small initial weights"),
-    ],
-)
-def test_initial_weights(scale: float, default: bool, rule: str | None) -> None:
-    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU())
-    values = torch.tensor([1.0, -1.0]).repeat(1024).view(32, 64)  # a variance of 1
-    with torch.no_grad():
-        model[0].weight.copy_(values * scale / 8)
-    assert [f.rule for f in weight_rules(model, 0.1, default)] == ([rule] if rule else [])
-
-
-@pytest.mark.parametrize(
-    ("first", "fires"),
-    [
-        ([2.3] * 12, True),
-        ([2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.5, 1.2, 0.9, 0.6, 0.4, 0.2], False),  # falls by 10 % and more five times
-        ([2.3, 2.2, 2.3, 1.2, 2.4, 1.1, 2.5, 1.0, 2.4, 1.2, 2.2, 1.0], False),
-        ([2.3, 2.2, 2.2], False),  # too short to tell
-    ],
-)
-def test_corrupted_labels_leave_a_loss_that_stands_still(first: list[float], fires: bool) -> None:
-    table = losses(first, [])
-    trace = SimpleNamespace(train_steps=lambda: table)
-    assert bool(list(label_rule(trace, thedeepchecker.Thedeepchecker()))) == fires  # type: ignore[arg-type]
-
-
-PROGRAM = """
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden, self.act, self.head = nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)
-
-    def forward(self, x):
-        x = self.act(self.hidden(x))
-        return self.head({features})
-
-
-def loss_function(outputs, targets):
-    return {loss}
-
-
-def main(config, run):
-    torch.manual_seed(0)
-    targets = torch.arange(64) % 2
-    inputs = torch.randn(64, 8) + 2 * targets[:, None]
-    inputs = {scaled}
-    model = Net()
-    {init}
-    optimizer = torch.optim.{optimizer}
-    run.watch(model, optimizer)
-    for epoch in range(8):
-        for rows in torch.arange(64).split(16):
-            optimizer.zero_grad()
-            outputs = model(inputs[rows])
-            loss = loss_function(outputs, targets[rows])
-            loss.backward()
-            optimizer.step()
-            run.log_batch("train", inputs=inputs[rows], targets=targets[rows], outputs=outputs, loss=loss)
-        run.log_batch("val", inputs=inputs, targets=targets, outputs=model(inputs), loss=1.0)
-        run.log_metrics("val", loss=1.0)
-"""
-SOUND = {
-    "features": "x",
-    "loss": "F.cross_entropy(outputs, targets)",
-    "scaled": "(inputs - inputs.mean(dim=0)) / inputs.std(dim=0, unbiased=False)",
-    "init": "",
-    "optimizer": "SGD(model.parameters(), lr=0.05)",
-}
-NEVER_LEARNT = "F.cross_entropy(outputs, 1 - targets)"  # what is learnt at once is not watched for long
-
-
-def check(folder: Path, **changes: str) -> set[str]:
-    recorder = Recorder(folder, task="classification", classes=2)
-    recorder.finish()
-    (folder / "program.py").write_text(PROGRAM.format(**SOUND | changes))
-    (folder / "config.yaml").write_text("seed: 0\n")
-    (folder / "data").mkdir()
-    said = thedeepchecker.Thedeepchecker().diagnose(Trace(folder))
-    return {s.evidence.partition(":")[0] for s in said.suspects}
-
-
-def test_sound_program_passes_but_for_its_narrow_activations(tmp_path: Path) -> None:
-    assert check(tmp_path) <= {"unstable activation", "stagnating loss"}
-
-
-@pytest.mark.parametrize(
-    ("rule", "changes"),
-    [
-        ("features unnormalized", {"scaled": "100 * inputs"}),
-        ("wrong gradient", {"features": "x.detach()"}),
-        ("summed loss", {"loss": "F.cross_entropy(outputs, targets, reduction='sum')"}),
-        ("constant weights", {"init": "[nn.init.zeros_(p) for p in model.parameters()]"}),
-        ("large initial weights", {"init": "nn.init.normal_(model.hidden.weight)"}),
-        ("dead layer", {"init": "nn.init.constant_(model.hidden.bias, -50.0)"}),
-        ("weights untrained", {"optimizer": "SGD(model.head.parameters(), lr=0.05)"}),
-        ("updates too large", {"optimizer": "Adam(model.parameters(), lr=1.0)", "loss": NEVER_LEARNT}),
-        ("updates too small", {"optimizer": "SGD(model.parameters(), lr=1e-7)"}),
-        ("penalty outweighs the loss", {"optimizer": "SGD(model.parameters(), lr=0.05, weight_decay=10.0)"}),
-        ("inputs not used", {"features": "0 * x"}),
-        ("batch not learnt", {"loss": NEVER_LEARNT}),
-        ("poor initial loss", {"loss": "10 * F.cross_entropy(outputs, targets)"}),
-        ("loss not finite", {"loss": "F.cross_entropy(outputs, targets) + torch.log(-outputs.var())"}),
-    ],
-)
-def test_broken_program_fails_the_check_of_its_fault(tmp_path: Path, rule: str, changes: dict[str, str]) -> None:
-    assert rule in check(tmp_path, **changes)
-
-
-def test_outputs_may_be_one_number_a_sample(tmp_path: Path) -> None:
-    vector = {"features": "x)[:, 0].mul(1", "loss": "F.binary_cross_entropy_with_logits(outputs, targets.float())"}
-    assert check(tmp_path, **vector) <= {"unstable activation", "stagnating loss"}
-
-
-def test_program_without_a_loss_function_is_not_judged(tmp_path: Path) -> None:
-    with pytest.raises(NotApplicable, match="loss_function"):
-        source = PROGRAM.replace("loss_function", "criterion")
-        Recorder(tmp_path, task="classification", classes=2).finish()
-        (tmp_path / "program.py").write_text(source.format(**SOUND))
-        (tmp_path / "config.yaml").write_text("seed: 0\n")
-        (tmp_path / "data").mkdir()
-        thedeepchecker.Thedeepchecker().diagnose(Trace(tmp_path))
