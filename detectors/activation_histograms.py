@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, NotApplicable, Suspect, Trace
+from bugbench.keras_view import called
 
 # kinds of layers (class names) with two flat ends, and what brings their outputs to -1 ... 1
 BOUNDED = {"Tanh": (1.0, 0.0), "Sigmoid": (2.0, -1.0), "Softsign": (1.0, 0.0), "Hardtanh": (1.0, 0.0)}
@@ -25,9 +26,9 @@ class ActivationHistograms(Detector):
       half of a layer. Where more than 99.5 % of a layer's outputs are zero, half of its units must be: ``dead_relu``.
 
     Reported where it holds in more than half of the recorded steps. The last activation before the outputs may be as
-    sure of itself as it likes: only what has a layer with weights behind it counts. Functional calls, which are no
-    layers, are not seen, nor the insides of recurrent ones. The scale of the inputs and the first weights are the
-    other ways to get there: they are named next.
+    sure of itself as it likes: only what has a layer of the same model with weights behind it counts, in the order in
+    which layers are first called. Functional calls, which are no layers, are not seen, nor the insides of recurrent
+    ones. The scale of the inputs and the first weights are the other ways to get there: they are named next.
     """
 
     access = {"tensors"}
@@ -35,11 +36,13 @@ class ActivationHistograms(Detector):
     zeros: float = 0.995  # 1 - SageMaker's 50 % of units times 1 % of cases
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        kinds, table = trace.meta.get("layers", {}), trace.layers
+        kinds, table = called(trace), trace.layers
         weights = {name.rpartition(".")[0] for name in table.loc[table["kind"] == "weight", "layer"]}
-        names = list(kinds)
-        last = max((i for i, name in enumerate(names) if name in weights), default=0)
-        hidden = [name for name in names[:last] if kinds[name] in (*BOUNDED, *RECTIFIED)]
+        prefixes = sorted((n.removesuffix("parameters") for n in trace.meta.get("sizes", {})), key=len, reverse=True)
+        model = {name: next((p for p in prefixes if name.startswith(p)), "") for name in kinds}
+        last = {model[name]: i for i, name in enumerate(kinds) if name in weights}
+        active = [(i, name) for i, name in enumerate(kinds) if kinds[name] in (*BOUNDED, *RECTIFIED)]
+        hidden = [name for i, name in active if i < last.get(model[name], -1)]
         if not hidden:
             raise NotApplicable("no activation of the model is a layer with weights behind it")
         table = table[(table["kind"] == "activation") & (table["nonfinite"] == 0)]

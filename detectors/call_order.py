@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Trace, suspect
+from bugbench.gradient_sums import adds_up, grow
 
 LETTER = {"zero_grad": "Z", "forward": "F", "backward": "B", "step": "S"}
 
@@ -24,13 +25,15 @@ class CallOrder(Detector):
     * steps that change no weight, in spite of gradients: ``optimizer_wrong_params``.
 
     Gradients may also be cleared in ways that leave no call (``p.grad = None``), or the wrong ones be cleared. Where
-    the outputs are a linear layer's, the gradient of its bias is the column sum of d loss / d outputs: that of this
-    batch alone if gradients are cleared, of all batches so far if not. This identity, where it applies, overrules
-    the calls; so do zeros that come back into a gradient, which they cannot while gradients add up.
+    the outputs are a layer's own, the gradient of its bias is the sum of d loss / d outputs: that of this batch alone
+    if gradients are cleared, of all batches so far if not. This identity, where it applies, overrules the calls; so do
+    zeros that come back into a gradient, which they cannot while gradients add up. Where neither decides and nothing
+    ever called zero_grad, gradients must also grow as sums do, which have at least a random walk's length.
 
     All the same: zero_grad before or after step or forward, several backward passes per step, closures (the optimizer
-    steps first and calls forward and backward), a step logged with the next batch. Calls between the last batch and the
-    metrics of an epoch are not recorded, so pairs of steps across that gap are not judged.
+    steps first and calls forward and backward), a step logged with the next batch. Calls between a batch and metrics
+    that are reported before the next one are not recorded. So orders and pairs of steps across that gap are not judged,
+    and nobody is said never to step in whose run an optimizer changed weights, which is recorded all the same.
     """
 
     access = {"tensors", "data"}
@@ -53,48 +56,19 @@ class CallOrder(Detector):
             kept = sum("Z" not in p and "F" in p for p in pairs)
             if not model and _moves_nothing(trace.steps):
                 return suspect("optimizer_wrong_params", "there are gradients and steps, but no step changes a weight")
-            if adds_up := None if model else self._adds_up(trace):
+            sums = adds_up(trace, model, self.tolerance)
+            if sums:
                 return suspect("missing_zero_grad", "the outputs' bias has as gradient the sum over all batches so far")
-            if adds_up is None and len(pairs) > 1 and kept > self.share * len(pairs):
+            unclear = sums is None and ("Z" in calls or grow(trace, model))
+            if unclear and len(pairs) > 1 and kept > self.share * len(pairs):
                 return suspect("missing_zero_grad", f"no zero_grad{who} between {kept} of {len(pairs)} pairs of steps")
             train = trace.train_steps()
+            steps += _updates(trace.steps, model)
             if not steps and calls.count("B") and len(train) >= self.patience and np.isfinite(train["lr"]).any():
                 quarter = train["loss"].head(len(train) // 4)
                 if not train["loss"].tail(len(quarter)).median() < quarter.median() - quarter.std():
                     return suspect("missing_step", f"{len(train)} batches{who} and no optimizer step")
         return HEALTHY
-
-    def _adds_up(self, trace: Trace) -> bool | None:
-        """Tell whether gradients are sums over batches, as the bias of the outputs' layer and zeros show."""
-        gradients = trace.layers[trace.layers["kind"] == "gradient"].set_index("step")
-        if not trace.train_steps()["order"].str.contains("step", na=False).all():
-            return None  # accumulation: a sum over batches is in order
-        batches = {b.step: b.output_gradients for b in trace.batches() if b.output_gradients is not None}
-        for _, recorded in gradients[gradients["layer"].str.endswith("bias")].groupby("layer"):
-            total, answers = np.zeros(()), []
-            for step in range(4):
-                if step not in batches or step not in recorded.index or batches[step].ndim < 2:
-                    break
-                own = batches[step].astype(np.float64).reshape(-1, batches[step].shape[-1]).sum(axis=0)
-                total = total + own
-                seen = recorded.loc[step, ["mean", "std", "min", "max"]].to_numpy(dtype=np.float64)
-                fits = self._parallel(seen, _statistics(own)), self._parallel(seen, _statistics(total))
-                if not any(fits):  # not the bias of the outputs' layer
-                    break
-                answers += [fits] if step else []
-            if answers and len({*answers}) == 1 and sum(answers[0]) == 1:
-                return answers[0][1]
-        zeros = gradients.groupby("layer")["zero_share"]
-        return False if (zeros.diff() > 0).any() else None
-
-    def _parallel(self, seen: np.ndarray, expected: np.ndarray) -> bool:
-        scale = seen @ expected / max(expected @ expected, 1e-30)  # loss scaling and clipping change the scale
-        rest, size = np.linalg.norm(seen - scale * expected), np.linalg.norm(seen)
-        return bool(size > 0 and rest <= self.tolerance * size)
-
-
-def _statistics(values: np.ndarray) -> np.ndarray:
-    return np.array([values.mean(), values.std(), values.min(), values.max()])
 
 
 def _moves_nothing(steps: pd.DataFrame) -> bool:
@@ -102,6 +76,12 @@ def _moves_nothing(steps: pd.DataFrame) -> bool:
     steps = steps.reindex(columns=["update_norm", "grad_norm", "lr"])
     seen = steps[steps["update_norm"].notna() & (steps["grad_norm"] > 0) & (steps["lr"] > 0)]
     return len(seen) > 2 and bool((seen["update_norm"] == 0).all())
+
+
+def _updates(steps: pd.DataFrame, model: str) -> int:
+    """Return how many of a model's steps left an update in the trace, which has them also where calls were lost."""
+    name = f"{model}.update_norm" if model else "update_norm"
+    return int(steps[name].notna().sum()) if name in steps else 0
 
 
 def _calls(steps: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """NaN and infinity: where does the first one arise?"""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
+from bugbench.detector import Detector, Diagnosis, Trace
+from bugbench.non_finite import of_evaluations, of_inputs, ranked
 
 EXP, LOG, SIGMOID, HALF = 88.7, 103.2, 16.6, 65504.0  # beyond: exp(x) inf, exp(-x) 0, 1 - sigmoid(x) 0, float16(x) inf
 
@@ -23,6 +23,7 @@ class FiniteChecks(Detector):
       large as the weights (DeepDiagnosis alarms at 0.1, SageMaker at 10): training diverged, the step size comes first.
     - *Forward*: the first layer whose output is not finite; one that makes inf of finite inputs by multiplying computes
       in half precision. Else the range of the values before tells which function can have left its domain.
+    - *Evaluation only*: its losses. One that is NaN throughout, of outputs that are finite, was not computed at all.
     - *Backward only* (the loss is finite): the derivative of sqrt, norm or acos at the edge of its domain. The last
       layer hit is nearest to it (torch.autograd.set_detect_anomaly names the function).
     """
@@ -37,12 +38,10 @@ class FiniteChecks(Detector):
         losses = train.set_index("step")["loss"].astype(float)
         lost = losses.index[~np.isfinite(losses)]
         spoilt = layers.loc[layers["kind"].isin(["weight", "update"]) & (layers["nonfinite"] > 0), "step"]
-        if suspects := _inputs(trace, train):
+        if suspects := of_inputs(trace, train):
             return suspects
         if lost.empty and spoilt.empty:
-            held_out = trace.steps["loss"].to_numpy(float)
-            bad, fault = ~np.isfinite(held_out), "log_of_zero" if np.isinf(held_out).any() else "numerics"
-            return _ranked([fault], f"{bad.sum()} losses in evaluation are not finite") if bad.any() else HEALTHY
+            return of_evaluations(trace)
         first = int(min([*lost[:1], *spoilt[:1]]))
         where = f"at step {first}, where the loss is {losses.get(first, np.nan):.3g}"
         now = layers[layers["step"] == first]
@@ -60,18 +59,18 @@ class FiniteChecks(Detector):
             product = max(-low, high) ** 2  # what two such values make, as queries and keys do
             guess = ["fp16_overflow"] if made_inf or product > HALF else ["exp_overflow"] if product > EXP else []
             text = f"the output of {layer['layer']} ({kind}) is the first that is not finite, {where}"
-            return _ranked([*guess, *_by_range(low, high), "fp16_overflow"], text, layer["layer"])
+            return ranked([*guess, *_by_range(low, high), "fp16_overflow"], text, layer["layer"])
         if first not in lost:
             order = list(now.loc[now["kind"] == "activation", "layer"])
             hit = dict.fromkeys(name.rpartition(".")[0] for name in ill.loc[ill["kind"] == "gradient", "layer"])
             if not hit and len(now):  # the optimizer's own arithmetic
-                return _ranked(["numerics"], f"the update is not finite, gradients and loss are, {where}")
+                return ranked(["numerics"], f"the update is not finite, gradients and loss are, {where}")
             place = max(hit, key=lambda name: order.index(name) if name in order else -1, default=None)
             text = f"gradients of {place} and what lies before are not finite, outputs and loss are, {where}"
             unasked = (low, high) == (0, 1) or high - low > LOG  # log's gradient at a probability of 0 is 0 / 0
-            return _ranked([*["log_of_zero"] * bool(unasked), "sqrt_grad_at_zero", "log_of_zero"], text, place)
+            return ranked([*["log_of_zero"] * bool(unasked), "sqrt_grad_at_zero", "log_of_zero"], text, place)
         text = f"all layers are finite, the last in [{low:.3g}, {high:.3g}]," if len(now) else "layers not looked at"
-        return _ranked([*_by_range(low, high, bool(np.isinf(losses[first]))), "sqrt_grad_at_zero"], f"{text} {where}")
+        return ranked([*_by_range(low, high, bool(np.isinf(losses[first]))), "sqrt_grad_at_zero"], f"{text} {where}")
 
     def _growth(self, before: pd.DataFrame, where: str) -> Diagnosis | None:
         """Return the suspects of a divergence, if losses or updates grew before the first non-finite value."""
@@ -82,28 +81,7 @@ class FiniteChecks(Detector):
             return None
         text = f"not finite {where}; before, the loss grew {factor:.3g}-fold, updates to {ratio:.2g} of the weights"
         bottomless = ["flipped_sign", "nll_on_logits"] if losses[0] < -0.5 else ["nll_on_logits"]
-        return _ranked(bottomless if losses[-1] < 0 else ["lr_too_high", "flipped_sign", "missing_zero_grad"], text)
-
-
-def _inputs(trace: Trace, train: pd.DataFrame) -> Diagnosis | None:
-    """Return the suspects if inputs were not finite, with a loss that never was finite then."""
-    batches = [b for split in dict.fromkeys(["train", *trace.steps["split"]]) for b in trace.batches(split)]
-    ill = [b for b in batches if b.inputs.dtype.kind == "f" and not np.isfinite(b.inputs).all()]
-    noted = train[train["input_nonfinite"] > 0] if "input_nonfinite" in train else train[:0]
-    if np.isfinite([*(b.loss for b in ill), *noted["loss"]]).any() or (not ill and noted.empty):
-        return None  # all is finite, or the model copes with it
-    if not ill:
-        fault = "nan_inputs" if noted["input_min"].isna().any() else "inf_inputs"
-        return _ranked([fault], f"inputs of step {noted['step'].iloc[0]} and {len(noted) - 1} others are not finite")
-    shape = ill[0].inputs.shape[1:]
-    rows = np.concatenate([b.inputs for b in ill if b.inputs.shape[1:] == shape])
-    nan, always = np.isnan(rows), ~np.isfinite(rows).any(axis=0)
-    faults = ["nan_inputs" if nan.any() else "inf_inputs"]
-    if len(rows) > 1 and always.any() and not always.all():  # 0 / 0, and x / 0 where another split's value differs
-        certain = len(shape) > 1 or (nan.any() and np.isinf(rows[:, always]).any())
-        faults.insert(0 if certain else 1, "divide_by_zero_std")
-    text = f"{nan.sum()} NaN, {np.isinf(rows).sum()} inf in {len(rows)} inputs from {ill[0].split} {ill[0].step} on"
-    return _ranked(faults, f"{text}; {always.sum()} positions are never finite")
+        return ranked(bottomless if losses[-1] < 0 else ["lr_too_high", "flipped_sign", "missing_zero_grad"], text)
 
 
 def _by_range(low: float, high: float, infinite: bool = False) -> list[str]:
@@ -112,9 +90,3 @@ def _by_range(low: float, high: float, infinite: bool = False) -> list[str]:
         return ["exp_overflow", "log_of_zero"]
     log = infinite or high - low > LOG or max(-low, high) > SIGMOID or low == 0
     return ["log_of_zero", "exp_overflow"] if log else ["numerics", "divide_by_zero_std", "log_of_zero"]
-
-
-def _ranked(faults: Iterable[str], evidence: str, layer: str | None = None) -> Diagnosis:
-    """Return the faults in this order, the surer the fewer they are."""
-    faults = list(dict.fromkeys(faults))
-    return Diagnosis(Suspect(f, 1 / (i + len(faults)), evidence, layer=layer) for i, f in enumerate(faults))

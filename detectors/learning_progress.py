@@ -1,11 +1,11 @@
 """Does the model learn at all, and fast enough? Curves that stand still, creep, or stay at chance."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
+from bugbench.reported import accuracies, chance_loss, evaluation_losses, evaluation_split, r2_name
 
 TASKS = ("classification", "regression", "language_model")
 Reading = tuple[str, str] | None  # suspected faults in one string, the usual one first, and what was seen
@@ -16,14 +16,16 @@ class LearningProgress(Detector):
     """Does the model learn at all, and fast enough? Curves that stand still, creep, or stay at chance.
 
     An answer is a list of possible causes, the usual one first. *Chance* is ln C, what a uniform guess over C classes
-    costs; where the first losses are far from it the rules that need it are silent. The first rule that holds answers:
+    costs; where the first losses are a quarter or more from it the rules that need it are silent: the loss is another,
+    weighted or with other terms, or the model was trained before. The first rule that holds answers:
 
     * all evaluations are the same to the last digit: the weights do not move;
     * the learning rate is below a thousandth of its peak for half of the run or more;
     * the loss falls slowly and nearly linearly in the sum of the learning rates, in the second half at least half as
       much as in the first, as where steps are too small; most of it is left and few answers are right;
     * R2 never above 0, or the training loss at chance to the end: with many answers right (a softmax flattens it), with
-      jumps (the rate), with better evaluations (training is made too hard), or not even down to chance.
+      jumps (the rate), with better evaluations (training is made too hard), or not even down to chance. A loss that
+      falls and ends elsewhere is learning.
     """
 
     access = {"curves"}
@@ -38,17 +40,19 @@ class LearningProgress(Detector):
         parts = np.array([np.median(part) for part in np.array_split(loss, 10)])
         rates = np.nan_to_num(train["lr"].to_numpy(dtype=np.float64), nan=1.0)
         classes = (trace.meta.get("classes") or 0) if trace.meta["task"] != "regression" else 0
-        chance = math.log(classes) if classes > 1 and 0.5 < np.median(loss[:5]) / math.log(classes) < 3 else 0.0
-        knows = classes > 1 and _reported(trace, "acc").max(initial=0) > (0.1 if classes >= 20 else 0.5 + 0.5 / classes)
-        val, sizes = _evaluations(trace), train.groupby("epoch").size()
+        guess, right = chance_loss(loss, classes), accuracies(trace, evaluation_split(trace)).max(initial=0)
+        knows = classes > 1 and right > (0.1 if classes >= 20 else 0.5 + 0.5 / classes)
+        val, sizes = evaluation_losses(trace), train.groupby("epoch").size()
         # evaluations are of the same samples each time, and so have less noise than training batches
+        start = min(loss[0], float(np.median(loss[:5])))
         smooth = val if len(val) > 4 else pd.Series(parts, np.linspace(0, len(loss), 10).astype(int))
         with np.errstate(all="ignore"):  # a curve without noise has no correlation
             readings = [
                 _standing_still(val, parts),
                 _decayed(rates, sizes.iloc[0] if len(sizes) > 1 else 0),
-                None if knows else self._creeping(smooth, min(loss[0], np.median(loss[:5])), rates, chance),
-                self._at_chance(parts, val, chance, knows, _reported(trace, "^r2$")) if len(sizes) > 1 else None,
+                None if knows else self._creeping(smooth, start, rates, guess),
+                self._no_better_than_the_mean(trace, parts) if len(sizes) > 1 else None,
+                self._at_chance(parts, start, val, guess, knows) if len(sizes) > 1 else None,
             ]
         faults, seen = next((r for r in readings if r), ("", ""))
         return Diagnosis(Suspect(fault, 0.6 / (i + 1), seen) for i, fault in enumerate(faults.split()))
@@ -65,13 +69,19 @@ class LearningProgress(Detector):
         seen = f"the loss falls nearly linearly, by {first:.2g} and then {second:.2g} from {curve[0]:.3g}"
         return "lr_too_low too_few_epochs clip_too_small", seen
 
-    def _at_chance(self, parts: np.ndarray, val: pd.Series, chance: float, knows: bool, r2: np.ndarray) -> Reading:
-        if len(r2) and r2.max() < 0.01:
-            seen = f"R2 is never above {r2.max():.2g}: the mean predicts as well"
-            if parts[-1] < 0.7 * parts[0]:
-                return "train_only_normalization misaligned_labels", seen + ", though the training loss falls"
-            return "misaligned_labels zero_inputs label_broadcast dead_relu lr_too_low", seen
+    def _no_better_than_the_mean(self, trace: Trace, parts: np.ndarray) -> Reading:
+        r2 = trace.metric(str(evaluation_split(trace)), str(r2_name(trace)))
+        if r2.empty or r2.max() >= 0.01:
+            return None
+        seen = f"R2 is never above {r2.max():.2g}: the mean predicts as well"
+        if parts[-1] < 0.7 * parts[0]:
+            return "train_only_normalization misaligned_labels", seen + ", though the training loss falls"
+        return "misaligned_labels zero_inputs label_broadcast dead_relu lr_too_low", seen
+
+    def _at_chance(self, parts: np.ndarray, start: float, val: pd.Series, chance: float, knows: bool) -> Reading:
         if not chance or parts[1:].min() < (1 - self.near) * chance:
+            return None
+        if parts[-1] < (1 - self.near) * start and parts[-1] > (1 + self.near) * chance:
             return None
         seen = f"the loss stays at {parts[-1]:.3g}, and a uniform guess costs {chance:.3g}"
         above = parts[1:].max() > 1.1 * chance
@@ -105,16 +115,3 @@ def _decayed(rates: np.ndarray, first: int) -> Reading:
     within = (np.diff(rates[:first]) != 0).sum() > 1  # changed in the midst of an epoch
     seen = f"the learning rate is below a thousandth of its peak from step {int(np.argmax(small))} of {len(small)} on"
     return ("scheduler_per_batch lr_decays_early" if within else "lr_decays_early scheduler_per_batch"), seen
-
-
-def _evaluations(trace: Trace) -> pd.Series:
-    """Return the loss of each evaluation by its step, as reported (a batch's may be a sum), else the batches' mean."""
-    rows = trace.metrics[(trace.metrics["split"] != "train") & (trace.metrics["name"] == "loss")]
-    rows = trace.steps[trace.steps["split"] != "train"].rename(columns={"loss": "value"}) if rows.empty else rows
-    return rows.groupby("step")["value"].mean()
-
-
-def _reported(trace: Trace, word: str) -> np.ndarray:
-    rows = trace.metrics[(trace.metrics["split"] != "train") & trace.metrics["name"].str.contains(word, case=False)]
-    values = rows["value"].to_numpy(dtype=np.float64)
-    return values / 100 if values.max(initial=0) > 1 else values  # percent

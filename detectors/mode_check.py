@@ -38,13 +38,15 @@ class ModeCheck(Detector):
         if not by_mode or not {"mode", "order"} <= set(steps.columns) or steps.empty:
             return HEALTHY
         kinds = ", ".join(sorted(set(by_mode.values())))
-        trained = steps["order"].str.contains("backward|step", na=False)
+        backward = steps["order"].str.contains("backward", na=False)
+        trained = backward | steps["order"].str.contains("step", na=False)
         training = steps[trained & (steps["split"] == "train")]
         wrong = training.loc[training["mode"] == "eval", "step"]
         if len(wrong) >= self.patience:
             evidence = f"{len(wrong)} of {len(training)} training batches, from step {wrong.iloc[0]} on, "
             return suspect("eval_mode_in_training", evidence + f"ran in evaluation mode ({kinds})")
-        for split, rows in steps[~trained & (steps["split"] != "train")].groupby("split"):
+        # a step alone is the last of training, logged before it: the forward passes are the evaluation's
+        for split, rows in steps[~backward & (steps["split"] != "train")].groupby("split"):
             if (share := (rows["mode"] == "train").mean()) > self.share:
                 return suspect(
                     "train_mode_in_eval", f"{share:.0%} of the {split} batches ran in training mode ({kinds})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Suspect, Trace
+from bugbench.reported import accuracy_name, evaluation_split, r2_name
 
 
 @dataclass
@@ -14,9 +15,10 @@ class ZeroRule(Detector):
     """Is the model better than one that always says the same?
 
     The zero rule (0-R; Holte 1993): always the most frequent class, or the mean. Who is not better has learnt nothing
-    from the inputs. Accuracy as reported for validation, the median of the last third of the reports, against the share
-    of the most frequent label among the samples of the last one: not better means at most 1.645 standard errors above
-    (a binomial test at 5 %), or 0.05 above where that is less. R2 as reported, likewise: not above 0.
+    from the inputs. Accuracy as reported for the first evaluation split (balanced or top-5 accuracy is another thing),
+    the median of the last third of the reports, against the share of the most frequent label among the samples of the
+    last one: not better means at most 1.645 standard errors above (a binomial test at 5 %), or 0.05 above where that is
+    less. R2 as reported, likewise: not above 0.
 
     The symptom has many causes, so families are named:
 
@@ -31,18 +33,10 @@ class ZeroRule(Detector):
     rare: float = 0.9  # a share from which on accuracy is not the metric to look at
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        rows = trace.metrics[trace.metrics["split"] != "train"]
-        for name, values in rows.groupby("name")["value"]:
-            word = str(name).lower()
-            if len(values) < 3 or not np.isfinite(values).all():
-                continue
-            if "acc" in word:
-                return Diagnosis(self._accuracy(trace, str(name), values))
-            if word in ("r2", "r2_score"):
-                late = float(values.tail(max(len(values) // 3, 1)).median())
-                train = trace.metric("train", str(name))
-                ahead = len(train) > 0 and train.iloc[-1] > 0.1
-                return Diagnosis(_suspects(ahead, f"R2 ends at {late:.3g}: the mean does as well") if late <= 0 else ())
+        for name, judge in ((accuracy_name(trace), self._accuracy), (r2_name(trace), _of_the_mean)):
+            values = trace.metric(str(evaluation_split(trace)), str(name))
+            if len(values) >= 3 and np.isfinite(values).all():
+                return Diagnosis(judge(trace, str(name), values))
         raise NotApplicable("the program reports neither accuracy nor R2 of three evaluations")
 
     def _accuracy(self, trace: Trace, name: str, values: pd.Series) -> Iterator[Suspect]:
@@ -64,6 +58,13 @@ class ZeroRule(Detector):
         yield from _suspects(bool(ahead), seen)
 
 
+def _of_the_mean(trace: Trace, name: str, values: pd.Series) -> Iterator[Suspect]:
+    late, train = float(values.tail(max(len(values) // 3, 1)).median()), trace.metric("train", name)
+    if late <= 0:
+        ahead = len(train) > 0 and train.iloc[-1] > 0.1
+        yield from _suspects(bool(ahead), f"R2 ends at {late:.3g}: the mean does as well")
+
+
 def _suspects(ahead: bool, seen: str) -> Iterator[Suspect]:
     """Name families: ``ahead``, training is far better than evaluation."""
     seen += "; training is far ahead" if ahead else "; training is no better, or not reported"
@@ -73,10 +74,11 @@ def _suspects(ahead: bool, seen: str) -> Iterator[Suspect]:
 
 def _labels(trace: Trace) -> pd.Series:
     """Return the labels of the last evaluation: of its samples, or of its batches where a sample has several."""
-    steps = trace.steps[trace.steps["split"] != "train"]
+    split = str(evaluation_split(trace))
+    steps = trace.steps[trace.steps["split"] == split]
     if steps.empty:
         return pd.Series(dtype=float)
-    split, step = steps["split"].iloc[-1], steps["step"].iloc[-1]
+    step = steps["step"].iloc[-1]
     samples = trace.samples
     labels = samples[(samples["split"] == split) & (samples["step"] == step)]["label"]
     if len(labels) == 0 or labels.isna().any():

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from bugbench.detectors.call_order import CallOrder
+from bugbench.gradient_sums import adds_up
 from bugbench.recorder import Recorder
+from bugbench.trace import Trace
 from tiny_training import class_batches, classifier, faults, top, train
 from torch import nn
 
@@ -58,6 +60,104 @@ def test_gradients_cleared_without_a_call(tmp_path, last, cleared):
         run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
     run.finish()
     assert faults(CallOrder, tmp_path) == ([] if cleared else ["missing_zero_grad"])
+
+
+def conv(channels):
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, channels, 3, padding=1))
+
+
+def mlp(*last, bias=True):
+    return nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, *last[:1], bias=bias), *last[1:])
+
+
+def squared(outputs, targets):
+    return F.mse_loss(outputs, targets.float().reshape(outputs.shape))
+
+
+HEADS = {  # model, loss, name; images have a target per pixel
+    "one_channel": (lambda: conv(1), lambda o, t: squared(o, t.clamp(max=1)), ""),
+    "three_channels": (lambda: conv(3), lambda o, t: F.cross_entropy(o, t[:, 0] % 3), ""),
+    "squeezed": (lambda: mlp(1, nn.Flatten(0)), squared, ""),
+    "one_output": (lambda: mlp(1), squared, ""),
+    "two_classes": (lambda: mlp(2), lambda o, t: F.cross_entropy(o, t % 2), ""),
+    "no_bias": (lambda: mlp(5, bias=False), F.cross_entropy, ""),
+    "named": (lambda: mlp(5), F.cross_entropy, "student"),
+}
+
+
+@pytest.mark.parametrize("order", ["fbsl", "fbls"])
+@pytest.mark.parametrize("cleared", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_gradients_of_any_head_cleared_without_a_call(tmp_path, head, cleared, order):
+    make, loss_function, name = HEADS[head]
+    model = make()
+    run = Recorder(tmp_path, task="classification", classes=5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    run.watch(model, optimizer, name)
+    for inputs, targets in class_batches():
+        if "channel" in head:
+            inputs = torch.randn(8, 1, 6, 6)
+            targets = (inputs > 0).long() + (inputs > 1)
+        for parameter in model.parameters():
+            if cleared:
+                parameter.grad = None
+        outputs = model(inputs)
+        loss = loss_function(outputs, targets)
+        loss.backward()
+        for act in order[2:]:
+            if act == "s":
+                optimizer.step()
+            else:
+                run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+    run.finish()
+    assert adds_up(Trace(tmp_path), name, 1e-3) is (None if head == "no_bias" else not cleared)
+    assert faults(CallOrder, tmp_path) == ([] if cleared else ["missing_zero_grad"])
+
+
+def test_rounding_errors_that_cancel_are_no_cleared_gradients(tmp_path):
+    """A bias before batch norm has no gradient but rounding errors, and these may add up to exactly zero."""
+    run = Recorder(tmp_path, task="generation")
+    model = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.SiLU(), nn.Linear(64, 5), nn.Tanh())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    run.watch(model, optimizer, "generator")
+    for inputs, _ in class_batches():
+        outputs = model(inputs)
+        loss = (outputs - inputs[:, :5]).square().mean()
+        loss.backward()
+        with torch.no_grad():
+            model[0].bias.grad[torch.randint(64, (8,))] = 0.0
+        optimizer.step()
+        run.log_batch("train", inputs=inputs, targets=inputs[:, :5], outputs=outputs, loss=loss)
+    run.finish()
+    assert faults(CallOrder, tmp_path) == ["missing_zero_grad"]
+
+
+@pytest.mark.parametrize("order", ["zfblsm", "fblszm", "zfbmsl", "fbmlsz", "zfbsml"])
+@pytest.mark.parametrize("wrong", [None, "s"])
+def test_metrics_after_each_batch_hide_calls(tmp_path, order, wrong):
+    """What comes before metrics is not recorded; whether weights were changed is."""
+    run = Recorder(tmp_path, task="classification", classes=5)
+    model = classifier()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)  # so slow that the loss does not tell
+    run.watch(model, optimizer)
+    for inputs, targets in class_batches(60):
+        for act in order.replace(wrong or "-", ""):
+            if act == "z":
+                optimizer.zero_grad()
+            elif act == "f":
+                outputs = model(inputs)
+                loss = F.cross_entropy(outputs, targets)
+            elif act == "b":
+                loss.backward()
+            elif act == "s":
+                optimizer.step()
+            elif act == "l":
+                run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
+            else:
+                run.log_metrics("train", loss=loss.item())
+    run.finish()
+    backward_is_seen = order.index("m") > order.index("l")
+    assert faults(CallOrder, tmp_path) == (["missing_step"] if wrong and backward_is_seen else [])
 
 
 def test_zero_grad_on_another_optimizer(tmp_path):

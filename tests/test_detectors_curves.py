@@ -110,6 +110,22 @@ SICK = {
         falling(4, 0.2),
         {"val": at_epochs(falling(4, 0.2)), "task": "language_model", "classes": 60},
     ),
+    "both_rise": (
+        ["miscalibrated"],
+        falling(2.3, 0.01, 25),
+        {"val": 0.5 + 0.12 * EPOCHS, "val_accuracy": 0.75 + 0.01 * EPOCHS},
+    ),
+    "sums_over_the_batch": (  # of 32, and as high again at the end: what 95 % right should cost is not a second term
+        ["softmax_dim"],
+        falling(np.log(32), 2.1, noise=0.02),
+        {"val": at_epochs(falling(3.4, 2.9, noise=0)), "val_accuracy": np.linspace(0.5, 0.95, 10)},
+    ),
+    "at_chance_from_above": (
+        ["misaligned_labels"],
+        falling(1.2 * CHANCE, CHANCE, 10, noise=0.005),
+        {"val": CHANCE * (1 + 1e-4 * NOISE[:10])},
+    ),
+    "unmoved_on_chance_after_jumps": (["lr_too_high"], np.append(CHANCE, 6 + NOISE[1:]), {"val": 6 + NOISE[:10]}),
     "ends_early": (["lr_decays_early"], falling(2.4, 1.0, 5), {"lr": np.maximum(1 - STEPS / 20, 0) + 1e-9}),
     "no_better_than_the_mean": (
         ["misaligned_labels"],
@@ -157,6 +173,20 @@ WELL = {
         {"val": at_epochs(falling(2.3, 1.71, noise=0.0)), "val_accuracy": np.linspace(0.2, 0.75, 10)},
     ),
     "hard_and_binary": (falling(0.75, 0.42, noise=0.15), {"train_accuracy": np.linspace(0.6, 0.85, 10), "classes": 2}),
+    "two_terms": (
+        falling(4.2, 2.5, 80, noise=0.03),
+        {"val": at_epochs(falling(3.6, 2.4, 80)), "val_accuracy": np.linspace(0.3, 0.55, 10)},
+    ),
+    "weighted": (falling(1.47, 0.9, 60, noise=0.05), {"val": at_epochs(falling(1.4, 0.9, 60)), "classes": 2}),
+    "slowly": (falling(1.2 * CHANCE, 1.08 * CHANCE, 60, noise=0.01), {"val": at_epochs(falling(2.7, 2.5, 60))}),
+    "constant_term": (
+        1.6 + falling(CHANCE, 0.2, noise=0.02),
+        {"val": 1.6 + at_epochs(falling(2.2, 0.25, noise=0)), "val_accuracy": np.linspace(0.5, 0.93, 10), "classes": 5},
+    ),
+    "sure_of_what_is_right": (  # the loss rises, but not above what 80 % right are worth
+        falling(2.3, 0.01, 25),
+        {"val": 0.5 + 0.03 * EPOCHS, "val_accuracy": 0.75 + 0.01 * EPOCHS},
+    ),
     "cosine_distance": (falling(0.0, -0.9, noise=0.01), {}),
 }
 
@@ -174,3 +204,22 @@ def test_curves_that_say_nothing(tmp_path, name):
     losses, more = WELL[name]
     folder = curves(tmp_path, losses, **more)
     assert {d.__name__: faults(d, folder) for d in OF_CURVES} == {d.__name__: [] for d in OF_CURVES}
+
+
+@pytest.mark.parametrize("first", ["val", "foreign"])
+def test_only_the_first_evaluation_split_is_read(tmp_path, first):
+    """A healthy model is wrong on foreign data, and five guesses are right more often than one."""
+    run = Recorder(tmp_path, task="classification", classes=10)
+    batch = {"inputs": torch.zeros(2, 2), "targets": torch.zeros(2), "outputs": torch.zeros(2)}
+    known = {"loss": 0.3, "top5_accuracy": 1.0, "accuracy": 0.9}
+    foreign = {"loss": 7.0, "top5_accuracy": 0.6, "accuracy": 0.05}
+    for epoch in range(10):
+        for loss in falling()[20 * epoch : 20 * epoch + 20]:
+            run.log_batch("train", **batch, loss=float(loss))
+        run.log_metrics("train", accuracy=0.6, top5_accuracy=0.5)
+        for split, values in sorted({"val": known, "foreign": foreign}.items(), reverse=first == "val"):
+            run.log_batch(split, **batch, loss=values["loss"])
+            run.log_metrics(split, **{n: v * (1 + 1e-3 * NOISE[epoch]) for n, v in values.items()})
+    run.finish()
+    found = [fault for detector in OF_CURVES[1:3] for fault in faults(detector, tmp_path)]
+    assert (found == []) == (first == "val")

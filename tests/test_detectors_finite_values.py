@@ -5,8 +5,11 @@ import torch
 import torch.nn.functional as F
 from bugbench.detectors.finite_checks import FiniteChecks
 from bugbench.detectors.input_checks import InputChecks
+from bugbench.recorder import Recorder
 from data_runs import Run, changed, digits, faults, regression, sequential, suspects, table
 from torch import nn
+
+NAN = float("nan")
 
 # -- finite_checks -----------------------------------------------------------------------------------------------------
 
@@ -128,6 +131,29 @@ def test_evaluation_alone_is_not_finite(tmp_path):
     train, (u, v) = table()
     Run(tmp_path / "t", train, (rows_of(u, 30, float("nan")), v), classes=3)
     assert faults(FiniteChecks, tmp_path / "t") == ["nan_inputs"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "outputs", "expected"),
+    [
+        ([NAN, NAN, NAN], 0.0, []),  # not computed
+        ([NAN, NAN, NAN], NAN, ["numerics"]),
+        ([0.5, NAN, 0.5], 0.0, ["numerics"]),
+        ([0.5, float("inf"), 0.5], 0.0, ["log_of_zero"]),
+        ([float("inf")] * 3, 0.0, ["log_of_zero"]),
+        ([0.5, 0.5, 0.5], 0.0, []),
+    ],
+)
+def test_losses_of_evaluation(tmp_path, losses, outputs, expected):
+    run = Recorder(tmp_path / "t", task="classification", classes=2)
+    batch = {"inputs": torch.ones(4, 3), "targets": torch.tensor([0, 1, 0, 1])}
+    for loss in losses:
+        run.log_batch("train", **batch, outputs=torch.zeros(4, 2), loss=0.7)
+        run.log_batch("val", **batch, outputs=torch.full((4, 2), outputs), loss=loss)
+        run.log_batch("val2", **batch, outputs=torch.zeros(4, 2), loss=0.7)
+        run.log_metrics("val", accuracy=0.5)
+    run.finish()
+    assert faults(FiniteChecks, tmp_path / "t") == expected
 
 
 # -- input_checks ------------------------------------------------------------------------------------------------------

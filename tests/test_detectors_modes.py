@@ -77,6 +77,32 @@ def test_modes(tmp_path, more, train_modes, val_mode, fault):
     assert top(ModeCheck, folder) == fault
 
 
+@pytest.mark.parametrize("val_mode", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_one_batch_is_an_evaluation(tmp_path, val_mode, before):
+    """Logged before the step, the last step of training shows in the evaluation's row."""
+    run = Recorder(tmp_path, task="classification", classes=5)
+    model = normalised(nn.Dropout())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    run.watch(model, optimizer)
+    for _ in range(4):
+        model.train()
+        for inputs, targets in class_batches(8):
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            loss = F.cross_entropy(outputs, targets)
+            loss.backward()
+            batch = {"inputs": inputs, "targets": targets, "outputs": outputs, "loss": loss}
+            for act in [run.log_batch, optimizer.step][:: 1 if before else -1]:
+                act("train", **batch) if act == run.log_batch else act()
+        model.train(val_mode)
+        with torch.no_grad():
+            run.log_batch("val", inputs=inputs, targets=targets, outputs=model(inputs), loss=0.0)
+        run.log_metrics("val", loss=0.0)
+    run.finish()
+    assert top(ModeCheck, tmp_path) == ("train_mode_in_eval" if val_mode else None)
+
+
 def test_mode_does_not_matter_without_layers_that_heed_it(tmp_path):
     model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 5))
     assert faults(ModeCheck, toggled(tmp_path, model, train_modes=[False] * 3, val_mode=True)) == []

@@ -1,6 +1,8 @@
 """Debugging practice as detectors: every rule on runs small enough to work its answer out by hand."""
 
 import math
+from collections import OrderedDict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,6 @@ TALL_LOSS = 3 / 4 * 20 + math.log1p(9 * math.exp(-20))
         (FLAT, 0.1, None, None),  # trained before, or a share of an accumulated loss
         (FLAT, -LN10, None, "flipped_sign"),
         (FLAT, 4 * LN10, None, "loss_reduction_sum"),
-        (FLAT, 2.01 * LN10, None, "loss"),
         (FLAT + 0.5, -0.5, None, "nll_on_logits"),
         (FLAT - 0.5, 0.5, None, "nll_on_logits"),
         (FLAT - LN10, LN10, None, None),  # log-probabilities, of which minus the right one is the loss
@@ -77,13 +78,33 @@ def test_first_loss_of_classes(tmp_path, outputs, loss, inputs, fault):
     assert top(InitialLoss(), first(tmp_path, outputs, LABELS, loss, inputs)) == fault
 
 
+def test_a_first_loss_of_no_known_formula_is_not_judged(tmp_path):
+    """Class weights, a second term: where such a loss should start is not known."""
+    with pytest.raises(NotApplicable, match="no formula known here"):
+        suspects(InitialLoss(), first(tmp_path / "a", FLAT, LABELS, 2.01 * LN10))
+    with pytest.raises(NotApplicable, match="no formula known here"):  # pos_weight=8
+        targets, weighted = torch.tensor([0.0, 1.0]), (1 + 8) / 2 * math.log(2)
+        suspects(InitialLoss(), first(tmp_path / "b", torch.zeros(2), targets, weighted))
+
+
+def test_first_loss_of_numbers_that_are_far_from_zero_but_small(tmp_path):
+    """Images in [0, 1], shares around 0.8: outputs near 0 pay the mean square, which is no fault of the targets."""
+    for name, targets in {"image": torch.rand(200) ** 0.5, "share": 0.7 + 0.2 * torch.rand(200)}.items():
+        outputs = 0.1 * torch.randn(200)
+        loss = float((outputs - targets).square().mean())
+        assert loss > 2 * float(targets.var())
+        assert top(InitialLoss(), first(tmp_path / name, outputs, targets, loss, task="regression")) is None
+    known = torch.full((2,), 10.0)  # outputs that start at the targets' mean, as some set the last bias
+    assert top(InitialLoss(), first(tmp_path / "b", known, torch.tensor([9.0, 11.0]), 1.0, task="regression")) is None
+
+
 def test_first_loss_of_numbers(tmp_path):
     targets, zero = torch.tensor([9.0, 11.0]), torch.zeros(2)  # variance 1, mean square 101
     assert top(InitialLoss(), first(tmp_path / "raw", zero, targets, 101.0, task="regression")) == "unscaled_targets"
     assert top(InitialLoss(), first(tmp_path / "fine", zero, targets - 10, 1.0, task="regression")) is None
     far = torch.tensor([3.0, -3.0])  # targets -1 and 1: squared errors 16
     assert top(InitialLoss(), first(tmp_path / "far", far, targets - 10, 16.0, task="regression")) == "large_init"
-    with pytest.raises(NotApplicable, match="not the squared error"):
+    with pytest.raises(NotApplicable, match="no formula known here"):
         suspects(InitialLoss(), first(tmp_path / "mae", far, targets - 10, 4.0, task="regression"))
 
 
@@ -220,6 +241,26 @@ def test_zero_rule_of_the_mean(tmp_path, r2, expected):
     assert top(ZeroRule(), tmp_path) == expected
 
 
+def test_zero_rule_takes_the_accuracy_of_the_first_evaluation_split(tmp_path):
+    def reported(folder, **splits):
+        run = Recorder(folder, task="classification", classes=4)
+        labels, inputs = torch.tensor(ROUND), torch.rand(40, 1)
+        for _ in range(3):
+            for split, metrics in {"train": {}, **splits}.items():
+                run.log_batch(split, inputs=inputs, targets=labels, outputs=torch.zeros(40, 4), loss=1.0)
+                run.log_metrics(split, **metrics)
+        run.finish()
+        return folder
+
+    good, bad = {"accuracy": 0.9}, {"accuracy": 0.2}
+    assert suspects(ZeroRule(), reported(tmp_path / "ood", val=good, ood=bad)) == []
+    assert suspects(ZeroRule(), reported(tmp_path / "bad", val=bad, ood=good)) != []
+    assert suspects(ZeroRule(), reported(tmp_path / "train", train_clean=bad, val=good)) == []
+    assert suspects(ZeroRule(), reported(tmp_path / "five", val={"acc_top5": 0.2, "accuracy": 0.9})) == []
+    with pytest.raises(NotApplicable):
+        suspects(ZeroRule(), reported(tmp_path / "balanced", val={"balanced_accuracy": 0.25}))
+
+
 def confidence(folder, sure, right, rounds=1, earlier=None):
     """Record two classes: the outputs are probabilities, ``sure`` of a class that is right or not."""
     run = Recorder(folder, task="classification", classes=2)
@@ -294,9 +335,9 @@ def test_expected_calibration_error_by_hand():
 # -- layers -------------------------------------------------------------------------------------------------------
 
 
-def trained(folder, model, lr, steps=12):
+def trained(folder, model, lr, steps=12, parameters=None):
     run = Recorder(folder, task="regression")
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    optimizer = torch.optim.SGD(parameters or model.parameters(), lr=lr)
     run.watch(model, optimizer)
     for _ in range(steps):
         inputs = torch.randn(16, 4)
@@ -321,6 +362,32 @@ def test_update_ratio(tmp_path):
     assert top(UpdateRatio(), trained(tmp_path / "none", model(), 0.0)) == "missing_step"
 
 
+def test_weights_that_stand_still(tmp_path):
+    """Fine-tuning keeps weights that were trained; nobody needs to keep those that were drawn."""
+
+    def model():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def pretrained():
+        found = model()
+        for layer in (found[0], found[2]):
+            layer.weight.data += 0.5 * torch.randn_like(layer.weight) ** 3  # the long tails of trained weights
+        return found
+
+    def frozen(found):
+        return found[:4].requires_grad_(False) and found
+
+    drawn, meant = frozen(model()), frozen(pretrained())
+    assert suspects(UpdateRatio(), trained(tmp_path / "meant", meant, 1e-2)) == []
+    assert suspects(UpdateRatio(), trained(tmp_path / "drawn", drawn, 1e-2))[:2] == ["model", "frozen_layers"]
+    assert top(UpdateRatio(), trained(tmp_path / "high", meant, 2.0)) == "lr_too_high"  # of the layer that moves
+    part, head = model(), pretrained()
+    folder = trained(tmp_path / "part", part, 1e-2, parameters=list(part[4].parameters()))
+    assert top(UpdateRatio(), folder) == "optimizer_partial_params"
+    assert suspects(UpdateRatio(), trained(tmp_path / "b", head, 1e-2, parameters=list(head[4].parameters()))) == []
+
+
 def scaled(kind, weight, bias):
     layer = nn.Linear(4, 8)
     nn.init.constant_(layer.bias, bias)
@@ -341,6 +408,48 @@ def test_activations(tmp_path):
     last = nn.Sequential(nn.Linear(4, 1), nn.Tanh())  # nothing behind it: it may be as sure as it likes
     with pytest.raises(NotApplicable):
         suspects(ActivationHistograms(), trained(tmp_path / "last", last, 1e-3))
+
+
+def flat(*widths, last):
+    """A stack of saturated tanh layers, and what comes last."""
+    layers = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        layers += [nn.Linear(a, b), nn.ReLU() if i < len(widths) - 2 else last]
+    layers[-2].weight.data.mul_(1000)
+    return layers
+
+
+def test_the_order_of_layers_is_that_of_their_calls(tmp_path):
+    """By name "11" comes before "2", and "fc" before "relu"."""
+    twelve = nn.Sequential(*flat(4, 8, 8, 8, 8, 8, 1, last=nn.Sigmoid()))
+    assert suspects(ActivationHistograms(), trained(tmp_path / "last", twelve, 1e-3)) == []
+    behind = nn.Sequential(*flat(4, 8, 8, 8, 8, 8, 8, last=nn.Tanh()), nn.Linear(8, 1))
+    assert top(ActivationHistograms(), trained(tmp_path / "hidden", behind, 1e-3)) == "saturating_activation"
+    dead = nn.Sequential(OrderedDict(conv1=nn.Linear(4, 8), relu=nn.ReLU(), fc=nn.Linear(8, 1)))
+    nn.init.constant_(dead.conv1.bias, -50)
+    found = ActivationHistograms().diagnose(Trace(trained(tmp_path / "dead", dead, 1e-3))).suspects
+    assert (found[0].fault, found[0].layer) == ("dead_relu", "relu")
+
+
+def test_each_model_has_a_last_activation_of_its_own(tmp_path):
+    """What comes after it in the other model is not behind it."""
+    run = Recorder(tmp_path, task="generation")
+    generator = nn.Sequential(*flat(4, 8, 8, last=nn.Tanh()))
+    critic = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(), nn.Linear(8, 1))
+    optimizers = {m: torch.optim.SGD(m.parameters(), lr=1e-3) for m in (generator, critic)}
+    run.watch(generator, optimizers[generator], "a_generator")
+    run.watch(critic, optimizers[critic], "critic")
+    for _ in range(12):
+        fake = generator(torch.randn(16, 4))
+        outputs = critic(fake)
+        loss = outputs.square().mean()
+        loss.backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        run.log_batch("train", inputs=fake, targets=torch.zeros(16, 1), outputs=outputs, loss=loss)
+    run.finish()
+    assert suspects(ActivationHistograms(), tmp_path) == []
 
 
 # -- reruns -------------------------------------------------------------------------------------------------------
