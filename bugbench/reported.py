@@ -7,10 +7,7 @@ import pandas as pd
 from bugbench.trace import Trace
 
 EXACT = ("accuracy", "acc")
-OTHERS = (
-    "bal",
-    "top",
-)  # an accuracy balanced over classes, or of the five best guesses, is not the share of right answers
+OTHERS = ("bal", "top")  # balanced over classes, or one of five guesses: no share of right answers
 STARTS_AT_CHANCE = 0.25  # relative; a new model's outputs are small, and losses of other formulas start elsewhere
 
 
