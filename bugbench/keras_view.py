@@ -101,6 +101,13 @@ def called(trace: Trace) -> dict[str, str]:
     return {name: kinds.get(name, "") for name in pd.unique(rows)}
 
 
+def by_model(trace: Trace) -> list[dict[str, str]]:
+    """Return :func:`called` for each model that is watched: a layer follows another in one model only."""
+    layers = called(trace)
+    prefixes = [name.removesuffix("parameters") for name in trace.meta.get("sizes", {"": 0})]
+    return [{name: kind for name, kind in layers.items() if name.startswith(prefix)} for prefix in prefixes]
+
+
 def kernels(trace: Trace, kinds: tuple[str, ...] = ()) -> list[str]:
     """Return the names of all parameters that Keras calls kernels: weights of layers (of ``kinds``), but of no norm."""
     return list(_kernels(trace, kinds))

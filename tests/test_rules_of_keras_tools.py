@@ -13,7 +13,7 @@ from bugbench.detectors.deepdiagnosis import Deepdiagnosis
 from bugbench.detectors.deeplocalize import Deeplocalize
 from bugbench.detectors.umlaut import Umlaut
 from bugbench.keras_view import called, epoch_logs, kernels, latest, readings, share_beyond, sizes, unchanged
-from bugbench.program_text import activated, dropout_rates, takes_raw_scores_for_probabilities
+from bugbench.program_text import activated, dropout_rates, reached, takes_raw_scores_for_probabilities
 from bugbench.recorder import Recorder
 from bugbench.trace import Trace
 from torch import nn
@@ -317,8 +317,64 @@ def test_umlaut_knows_an_activation_that_is_a_function(tmp_path):
     layers = {"first": "Linear", "last": "Linear"}
     around = "class Net:\n    def forward(self, x):\n        return self.last(F.relu(self.first(x)))\n"
     assert answers(Umlaut(), made_trace(tmp_path / "around", acc=LEARNS, layers=layers, program=around)) == []
-    other = around.replace("first", "second")
+    layers, other = {"first": "Linear", "second": "Linear", "last": "Linear"}, around.replace("first", "second")
     assert answers(Umlaut(), made_trace(tmp_path / "other", acc=LEARNS, layers=layers, program=other)) != []
+
+
+RESNET = """
+class Block(nn.Module):
+    def forward(self, x):
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x
+        return {block}
+
+class Net(nn.Module):
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.max_pool2d(self.b(self.a(x)), 2)
+        return self.head(torch.flatten(x, 1))
+"""
+PARTS = {"conv1": "Conv2d", "bn1": "BatchNorm2d", "relu": "ReLU", "conv2": "Conv2d", "bn2": "BatchNorm2d"}
+BLOCKS = {f"{block}.{part}": kind for block in "ab" for part, kind in PARTS.items()}
+RESIDUAL = {"stem": "Conv2d", "norm": "BatchNorm2d", **BLOCKS, "head": "Linear"}
+
+
+def test_umlaut_knows_activations_around_norms_and_in_blocks_and_one_module_called_twice(tmp_path):
+    """A ReLU that a block calls twice comes once in the order of the calls."""
+    sound = made_trace(tmp_path / "sound", acc=LEARNS, layers=RESIDUAL, program=RESNET.format(block="self.relu(out)"))
+    assert answers(Umlaut(), sound) == []
+    bare = made_trace(tmp_path / "bare", acc=LEARNS, layers=RESIDUAL, program=RESNET.format(block="out"))
+    (found,) = Umlaut().diagnose(bare).suspects
+    assert (found.fault, found.layer) == ("missing_nonlinearity", "a.conv2")
+
+
+TWO_MODELS = """
+class Generator(nn.Module):
+    def forward(self, x):
+        return torch.tanh(self.head(self.body(x)))
+
+class Discriminator(nn.Module):
+    def forward(self, x):
+        return {head}
+"""
+GAN = {
+    **{"generator.body.0": "Linear", "generator.body.1": "ReLU", "generator.head": "Linear"},
+    **{"discriminator.body.0": "Linear", "discriminator.body.1": "LeakyReLU", "discriminator.head": "Linear"},
+}
+
+
+def test_umlaut_asks_two_models_each_by_itself(tmp_path):
+    sizes = {"generator.parameters": 3, "discriminator.parameters": 4}
+    for name, program, layers, expected in (
+        ("sound", TWO_MODELS.format(head="self.head(self.body(x))"), GAN, []),
+        ("final", TWO_MODELS.format(head="F.relu(self.head(self.body(x)))"), GAN, ["activation_on_logits"]),
+        ("bare", TWO_MODELS.format(head="self.head(self.body(x))"), GAN | {"discriminator.body.1": "Identity"},
+         ["missing_nonlinearity"]),
+    ):  # fmt: skip
+        trace = made_trace(tmp_path / name, acc=LEARNS, layers=layers, program=program)
+        trace.meta = trace.meta | {"sizes": sizes}
+        assert answers(Umlaut(), trace) == expected
 
 
 # -- the view of a trace -------------------------------------------------------------------------------------------
@@ -425,9 +481,40 @@ class Net:
         x = torch.nn.functional.gelu(self.three(x))
         return self.sigmoid(x)
 """
-    assert activated(source) == {"convs.one", "two", "three"}
-    assert activated("def forward(self, x):\n    return torch.relu(x)") == {""}
-    assert activated("def forward(self, x):\n    return x.relu()") == {""}
+    assert activated(source) == {"convs.one": True, "two": True, "three": True}
+    assert activated("def forward(self, x):\n    return torch.relu(x)") == {"": True}
+    assert activated("def forward(self, x):\n    return x.relu()") == {"": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("return F.relu(self.bn(self.conv(x)))", {"conv"}),
+        ("return F.relu(F.max_pool2d(self.conv(x), 2))", {"conv"}),
+        ("return F.dropout(self.conv(x)).relu()", {"conv"}),
+        ("x = self.conv(x)\n        x = self.bn(\n            x)\n        return F.relu(x)", {"conv"}),
+        ("return F.relu(self.fc(self.conv(x)))", {"fc"}),  # which leaves the convolution bare
+        ("return F.relu(self.conv(x) + self.fc(x))", {"conv", "fc"}),
+        ("return self.fc(self.act(self.bn(self.conv(x))))", {"conv"}),
+        ("return self.fc(self.act(x))", set()),  # the order of the calls says what came before it
+        ("return F.relu(self.part(x))", {"part"}),  # a container: of its layers, the last
+        ("for f in self.part:\n            x = F.relu(f(x))\n        return x", {""}),
+        ("return F.relu(self.encode(x))", {""}),  # a method, which may do anything
+    ],
+)
+def test_calls_are_followed_to_the_layer_that_is_activated(body, found):
+    kinds = {"conv": "Conv2d", "bn": "BatchNorm2d", "act": "ReLU", "fc": "Linear"}
+    kinds |= {"part.0": "Linear", "part.1": "Linear", "part.2": "Dropout"}
+    assert set(activated(f"class Net:\n    def forward(self, x):\n        {body}\n", kinds)) == found
+    assert reached("part", kinds) == ["part.1"]
+
+
+def test_two_classes_that_differ_in_a_layer_of_one_name():
+    one, other = (f"class {c}:\n    def forward(self, x):\n        return {v}\n" for c, v in (
+        ("One", "torch.tanh(self.head(x))"), ("Other", "self.head(x)")))  # fmt: skip
+    assert activated(one) == {"head": True}
+    assert activated(one + other) == {"head": False}
+    assert reached("head", {"g.head": "Linear", "overhead": "Linear"}) == ["g.head"]
 
 
 def test_dropout_rates_in_the_text():
