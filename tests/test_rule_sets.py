@@ -171,6 +171,16 @@ def test_rule_on_curves(train: list[float], held_out: list[float], rule: str | N
     assert fired(steps=losses(train, held_out)) == ({rule} if rule else set())
 
 
+@pytest.mark.parametrize(
+    ("train", "fires"), [([1.0, 0.9995], True), ([1.0, 0.998], False), ([1.0], False), ([1.0, 0.9, 0.95], True)]
+)
+def test_training_losses_stand_in_where_nothing_is_evaluated(train: list[float], fires: bool) -> None:
+    assert fired(steps=losses(train, [])) == ({"LossNotDecreasing"} if fires else set())
+    assert fired(steps=losses(train, [2.0 - i for i in range(len(train))]).query("split == 'train' or loss > 2")) == (
+        {"LossNotDecreasing"} if fires else set()
+    )
+
+
 @pytest.mark.parametrize(("rare", "fires"), [(49, True), (50, False)])
 def test_class_imbalance_is_more_than_ten_to_one(rare: int, fires: bool) -> None:
     assert fired(labels=[0] * 500 + [1] * rare) == ({"ClassImbalance"} if fires else set())
