@@ -79,8 +79,8 @@ def curve_rules(trace: Trace, limits: Any) -> Iterator[Finding]:
     """Ask the losses, a mean for each epoch and part."""
     losses = evaluation_losses(trace)
     before: tuple[float, float] | None = None
-    followed = losses[["step", "held_out"]] if len(losses) else training_losses(trace)
-    for step, loss in followed.itertuples(index=False):
+    evaluated = not trace.steps["split"].str.contains("train").all()
+    for step, loss in (losses[["step", "held_out"]] if evaluated else training_losses(trace)).itertuples(index=False):
         if before is None or step - before[0] >= limits.loss_steps:
             if before is not None and not loss < before[1] - limits.loss_percent / 100 * abs(before[1]):
                 text = f"{before[1]:.4g} at step {before[0]:g}, {loss:.4g} at step {step:g}"
