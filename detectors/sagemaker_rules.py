@@ -80,7 +80,7 @@ class SagemakerRules(Detector):
     overfit_patience: int = 1
     overtraining_train: int = 5
     overtraining_validation: int = 10
-    overtraining_delta: float = 0.1
+    overtraining_delta: float = 0.01  # likewise; the first edition had 0.1
     variance_min: float = 0.0  # no limit, and none above: without limits the rule is silent
     variance_max: float = 1e308
     unchanged_steps: int = 3

@@ -164,8 +164,8 @@ def test_poor_initialization_is_a_ratio_of_variances_above_ten(step: int, std: f
         ([1.0, 1.0], [1.0, 0.998], None),
         ([1.0], [1.11], "Overfit"),
         ([1.0], [1.09], None),
-        ([1 - 0.01 * i for i in range(6)], [0.9 - 0.01 * i for i in range(6)], "Overtraining"),  # 5 gains of 0.01
-        ([1 - 0.15 * i for i in range(6)], [0.9 - 0.15 * i for i in range(6)], None),
+        ([1 - 0.0019 * i for i in range(6)], [0.9 - 0.0019 * i for i in range(6)], "Overtraining"),  # 0.0095 in all
+        ([1 - 0.015 * i for i in range(6)], [0.9 - 0.015 * i for i in range(6)], None),
     ],
 )
 def test_rule_on_curves(train: list[float], held_out: list[float], rule: str | None) -> None:
