@@ -71,9 +71,13 @@ def _given(call: ast.Call) -> list[ast.expr]:
 def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str]) -> set[str]:
     """Return the paths of the layers with weights that made a value, and of what they went through; may be empty."""
     if isinstance(node, ast.Name):
-        made = [n for n in ast.walk(function) if isinstance(n, ast.Assign) and (n.end_lineno or 0) < node.lineno]
-        made = [n for n in made if any(getattr(t, "id", "") == node.id for t in n.targets)]
-        return _makers(max(made, key=lambda n: n.lineno).value, function, kinds) if made else set()
+        before = [n for n in ast.walk(function) if isinstance(n, ast.stmt) and (n.end_lineno or 0) < node.lineno]
+        made = [n for n in before if isinstance(n, ast.Assign) and any(_is(t, node.id) for t in n.targets)]
+        last = max(made, key=lambda n: n.lineno, default=None)
+        since, values = (last.lineno, [last.value]) if last else (0, [])
+        added = [n for n in before if isinstance(n, ast.AugAssign) and _is(n.target, node.id)]
+        values += [n.value for n in added if n.lineno > since]
+        return {path for value in values for path in _makers(value, function, kinds)}
     if not isinstance(node, ast.Call):
         parts = (part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr))
         return {path for part in parts for path in _makers(part, function, kinds)}
@@ -83,6 +87,10 @@ def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str]) 
         return {path}
     passes = own if path else any(part in name for part in PASSING)
     return {p for value in _given(node) for p in _makers(value, function, kinds)} if passes else set()
+
+
+def _is(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def dropout_rates(source: str, config: Mapping[str, Any]) -> list[float]:
