@@ -37,7 +37,8 @@ def activated(source: str, kinds: Mapping[str, str] | None = None) -> dict[str, 
         for call, name in _calls(function):
             module = any(kinds[layer] in MODULE_ACTIVATIONS for layer in reached(_path(call), kinds))
             if module or (name in ACTIVATIONS and not _path(call)):
-                given = {path for value in _given(call) for path in _makers(value, function, kinds)}
+                seen = set[int]()
+                given = {path for value in _given(call) for path in _makers(value, function, kinds, seen)}
                 found |= given or set([] if module else [""])  # that a module is called, the order of the calls says
         for path in (found | paths) - {""}:
             activating, calling = counts.get(path, (0, 0))
@@ -68,8 +69,11 @@ def _given(call: ast.Call) -> list[ast.expr]:
     return [call.func.value] if method and isinstance(call.func, ast.Attribute) else call.args[:1]
 
 
-def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str]) -> set[str]:
-    """Return the paths of the layers with weights that made a value, and of what they went through; may be empty."""
+def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str], seen: set[int]) -> set[str]:
+    """Return the paths of the layers with weights that made a value, but for nodes ``seen`` before; may be empty."""
+    if id(node) in seen:
+        return set()
+    seen.add(id(node))
     if isinstance(node, ast.Name):
         before = [n for n in ast.walk(function) if isinstance(n, ast.stmt) and (n.end_lineno or 0) < node.lineno]
         made = [n for n in before if isinstance(n, ast.Assign) and any(_is(t, node.id) for t in n.targets)]
@@ -77,16 +81,16 @@ def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str]) 
         since, values = (last.lineno, [last.value]) if last else (0, [])
         added = [n for n in before if isinstance(n, ast.AugAssign) and _is(n.target, node.id)]
         values += [n.value for n in added if n.lineno > since]
-        return {path for value in values for path in _makers(value, function, kinds)}
+        return {path for value in values for path in _makers(value, function, kinds, seen)}
     if not isinstance(node, ast.Call):
         parts = (part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr))
-        return {path for part in parts for path in _makers(part, function, kinds)}
+        return {path for part in parts for path in _makers(part, function, kinds, seen)}
     path, name = _path(node), getattr(node.func, "attr", getattr(node.func, "id", "")).lower()
     own = [kinds[layer] for layer in reached(path, kinds)]
     if path and (not kinds or any(kind.startswith(WEIGHTED) for kind in own)):
         return {path}
     passes = own if path else any(part in name for part in PASSING)
-    return {p for value in _given(node) for p in _makers(value, function, kinds)} if passes else set()
+    return {p for value in _given(node) for p in _makers(value, function, kinds, seen)} if passes else set()
 
 
 def _is(node: ast.expr, name: str) -> bool:

@@ -579,6 +579,10 @@ class Net:
         ("return F.relu(self.conv(x) + self.fc(x))", {"conv", "fc"}),
         ("return self.fc(self.act(self.bn(self.conv(x))))", {"conv"}),
         ("y = self.fc(x)\n        x = self.conv(x)\n        x += y\n        return F.relu(x)", {"conv", "fc"}),
+        (
+            "x = self.conv(x)\n" + 60 * "        x = x + self.bn(x)\n" + "        return F.relu(x)",
+            {"conv"},
+        ),  # not 2 ** 60 ways
         ("return self.fc(self.act(x))", set()),  # the order of the calls says what came before it
         ("return F.relu(self.part(x))", {"part"}),  # a container: of its layers, the last
         ("for f in self.part:\n            x = F.relu(f(x))\n        return x", {""}),
