@@ -79,7 +79,8 @@ def curve_rules(trace: Trace, limits: Any) -> Iterator[Finding]:
     """Ask the losses, a mean for each epoch and part."""
     losses = evaluation_losses(trace)
     before: tuple[float, float] | None = None
-    for step, loss in losses[["step", "held_out"]].itertuples(index=False):
+    evaluated = not trace.steps["split"].str.contains("train").all()
+    for step, loss in (losses[["step", "held_out"]] if evaluated else training_losses(trace)).itertuples(index=False):
         if before is None or step - before[0] >= limits.loss_steps:
             if before is not None and not loss < before[1] - limits.loss_percent / 100 * abs(before[1]):
                 text = f"{before[1]:.4g} at step {before[0]:g}, {loss:.4g} at step {step:g}"
@@ -199,6 +200,12 @@ def evaluation_losses(trace: Trace) -> pd.DataFrame:
     train, held_out = (steps[steps["split"] == split].groupby("epoch") for split in ("train", others[0]))
     columns = {"step": held_out["step"].max(), "train": train["loss"].mean(), "held_out": held_out["loss"].mean()}
     return pd.DataFrame(columns).dropna().reset_index(drop=True)
+
+
+def training_losses(trace: Trace) -> pd.DataFrame:
+    """Return the mean loss in training, a row per epoch: columns step and loss. For runs without an evaluation."""
+    train = trace.train_steps().groupby("epoch")
+    return pd.DataFrame({"step": train["step"].max(), "loss": train["loss"].mean()})
 
 
 def not_decreasing(losses: np.ndarray, patience: int, delta: float = 0.0) -> bool:

@@ -34,9 +34,10 @@ def inputs_beyond(trace: Trace, least: float, most: float) -> Answer:
 
 
 def variance_beyond(trace: Trace, step: int, low: float, high: float) -> Answer:
-    """A kernel's variance leaves [low, high]."""
+    """A kernel's variance leaves [low, high]: it began there, or in training a penalty or large steps took it there."""
+    small, large = "zero_init excess_weight_decay regulariser_dominates", "large_init lr_too_high"
     rows = latest(trace, "weight", step)
-    return _beyond(rows["std"] ** 2, kernels(trace), low, high, "zero_init", "large_init", "the variance")
+    return _beyond(rows["std"] ** 2, kernels(trace), low, high, small, large, "the variance")
 
 
 def rate_beyond(trace: Trace, step: int, low: float, high: float) -> Answer:
@@ -57,13 +58,14 @@ def out_of_range(trace: Trace, last: pd.Series) -> str:
     """Say so if the targets lie beyond what the last layer, of which ``last`` has the statistics, puts out.
 
     A ReLU is wrong before class scores, whatever the targets. A linear layer's outputs are too wide if they spread ten
-    times as far as the targets of a regression.
+    times as far as the targets of a regression. Targets that are not finite are left to others.
     """
     kind, regression = trace.meta.get("layers", {}).get(last.name, ""), trace.meta.get("task") == "regression"
-    targets = [b.targets.ravel() for b in trace.batches("train") if b.targets.size]
-    if not targets:
+    targets = np.concatenate([np.zeros(0), *(b.targets.ravel() for b in trace.batches("train"))])
+    targets = targets[np.isfinite(targets)]
+    if not len(targets):
         return ""
-    low, high = (float(choose(np.concatenate(targets))) for choose in (np.min, np.max))
+    low, high = float(targets.min()), float(targets.max())
     least, most = RANGES.get(kind, (-math.inf, math.inf))
     wide = kind in DENSE and regression and last["max"] - last["min"] > 10 * (high - low)
     if not wide and least <= low <= high <= most and (kind != "ReLU" or regression):

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from bugbench.detector import NotApplicable
 from bugbench.trace import Trace
 
 # class names, or how they begin; Keras has activations as arguments of layers, PyTorch as layers of their own
@@ -20,6 +21,7 @@ ACTIVATIONS = (
 )
 WEIGHTED = ("Linear", "Bilinear", "Conv", "Embedding", "RNN", "LSTM", "GRU", "NonDynamicallyQuantizableLinear")
 DENSE = ("Linear", "NonDynamicallyQuantizableLinear")  # what Keras calls Dense
+FLATTEN = ("Flatten", "Unflatten")  # the same values in another shape
 NORMS = {"gradient": "grad_norm", "weight": "weight_norm", "update": "update_norm"}
 
 
@@ -27,10 +29,13 @@ def epoch_logs(trace: Trace) -> pd.DataFrame:
     """Return the logs of each epoch that was evaluated: loss, acc, val_loss, val_acc, and ``until``, its last step + 1.
 
     As reported by the program, else the mean of the batches' losses; a column is missing where there is neither. The
-    splits other than "train" are taken together. An accuracy is what is called so; percent are turned into shares.
+    splits other than "train" are taken together. An accuracy is what is called "accuracy" or "acc"; where nothing is,
+    what has "acc" in its name, but no top-k or balanced accuracy. Percent are turned into shares.
     """
     metrics, steps = trace.metrics, trace.steps
-    kind = np.where(metrics["name"].str.contains("acc", case=False), "acc", metrics["name"])
+    names = metrics["name"].str.lower()
+    plain, other = names.isin(["accuracy", "acc"]), names.str.contains("acc") & ~names.str.contains(r"top|\bbal|_bal")
+    kind = metrics["name"].mask(plain if plain.any() else other, "acc")
     parts = [_named(metrics.assign(name=kind), "value"), _named(steps.assign(name="loss"), "loss")]
     logs = parts[0].combine_first(parts[1]).astype(float)
     for name in logs.columns.intersection(["acc", "val_acc"]):
@@ -39,6 +44,14 @@ def epoch_logs(trace: Trace) -> pd.DataFrame:
     train = steps[steps["split"] == "train"]
     logs["until"] = train.groupby("epoch")["step"].max() + 1
     return logs[logs.index.isin(evaluated)].dropna(subset="until").astype({"until": int})
+
+
+def evaluated_epochs(trace: Trace) -> pd.DataFrame:
+    """Return :func:`epoch_logs`; raises NotApplicable if there are none, for rules that look at nothing else."""
+    logs = epoch_logs(trace)
+    if logs.empty:
+        raise NotApplicable("no epoch was evaluated, and the rules are asked at the end of each")
+    return logs
 
 
 def _named(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -56,6 +69,26 @@ def readings(trace: Trace, kind: str, statistic: str = "mean") -> pd.DataFrame:
     rows = trace.layers[trace.layers["kind"] == kind]
     values = rows[statistic].astype(float).fillna(np.inf).set_axis(pd.MultiIndex.from_frame(rows[["step", "layer"]]))
     return values.unstack()[list(pd.unique(rows["layer"]))] if len(rows) else pd.DataFrame()
+
+
+def states(trace: Trace, kind: str) -> pd.DataFrame:
+    """Number the states of each tensor of a kind, in a table as :func:`readings`: the same if all four statistics are.
+
+    The means alone are not enough: in double precision one may stay within the single precision that a trace has.
+    """
+    rows = trace.layers[trace.layers["kind"] == kind]
+    number = rows.groupby(["mean", "std", "min", "max"], dropna=False).ngroup().astype(float)
+    return number.set_axis(pd.MultiIndex.from_frame(rows[["step", "layer"]])).unstack() if len(rows) else pd.DataFrame()
+
+
+def compared(trace: Trace) -> dict[str, pd.DataFrame]:
+    """Return what says whether a tensor has changed: :func:`states` of weights and gradients, means of outputs.
+
+    Outputs but of the last layer and of those that only flatten; batches differ, so that means of outputs do.
+    """
+    kinds, outputs = trace.meta.get("layers", {}), readings(trace, "activation").iloc[:, :-1]
+    moving = [name for name in outputs if kinds.get(name) not in FLATTEN]
+    return {"activation": outputs[moving], **{kind: states(trace, kind) for kind in ("gradient", "weight")}}
 
 
 def latest(trace: Trace, kind: str, step: int) -> pd.DataFrame:
@@ -99,6 +132,13 @@ def called(trace: Trace) -> dict[str, str]:
     kinds = trace.meta.get("layers", {})
     rows = trace.layers.loc[trace.layers["kind"] == "activation", "layer"]
     return {name: kinds.get(name, "") for name in pd.unique(rows)}
+
+
+def by_model(trace: Trace) -> list[dict[str, str]]:
+    """Return :func:`called` for each model that is watched: a layer follows another in one model only."""
+    layers = called(trace)
+    prefixes = [name.removesuffix("parameters") for name in trace.meta.get("sizes", {"": 0})]
+    return [{name: kind for name, kind in layers.items() if name.startswith(prefix)} for prefix in prefixes]
 
 
 def kernels(trace: Trace, kinds: tuple[str, ...] = ()) -> list[str]:

@@ -6,7 +6,7 @@ are numbers, settings of the program, or arithmetic on these.
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ Sizes = Mapping[str, float | None]
 
 NONLINEAR = {
     **dict.fromkeys(("relu", "relu_", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu"), "relu"),
-    **dict.fromkeys(("silu", "mish", "hardswish", "softplus", "leakyrelu", "glu"), "relu"),
+    **dict.fromkeys(("silu", "mish", "hardswish", "softplus", "leakyrelu"), "relu"),
+    "glu": "glu",  # halves the width
     **dict.fromkeys(("sigmoid", "hardsigmoid", "logsigmoid"), "sigmoid"),
     **dict.fromkeys(("tanh", "hardtanh", "softsign"), "tanh"),
     **dict.fromkeys(("softmax", "log_softmax", "logsoftmax", "softmin"), "softmax"),
@@ -57,6 +58,8 @@ class Layer:
         inputs, outputs, kernel: sizes, as far as they are known.
         bias: whether it adds one.
         first: of a view or reshape, the size of the first axis it asks for.
+        follows: whether it takes what the layer before it in the list puts out, and nothing else.
+        passed: of the last in a module's list, whether what it puts out is what the module does.
     """
 
     kind: str
@@ -68,6 +71,8 @@ class Layer:
     kernel: float | None = None
     bias: bool = False
     first: float | None = None
+    follows: bool = True
+    passed: bool = True
 
 
 def called(node: ast.AST) -> str:
@@ -93,7 +98,7 @@ class Source:
         for function in self.functions.values():
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and called(node) == "sequential":
-                    found.append(list(self._built(node, {}, "")))
+                    found.append(self._built(node, {}, ""))
                     break
         return [layers for layers in found if any(x.kind in ("dense", "conv", "sequence") for x in layers)]
 
@@ -142,32 +147,33 @@ class Source:
         for node in ast.walk(init) if init else ():
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
                 name = node.targets[0].attr
-                parts[name] = list(self._built(node.value, sizes, prefix + name, depth))
-        return [layer for statement in forward.body for layer in self._called(statement, parts)]
+                parts[name] = self._built(node.value, sizes, prefix + name, depth)
+        return Calls(self, forward, parts).layers
 
-    def _built(self, node: ast.AST, sizes: Sizes, name: str, depth: int = 0) -> Iterator[Layer]:
-        """Yield the layers that an expression builds."""
+    def _built(self, node: ast.AST, sizes: Sizes, name: str, depth: int = 0) -> list[Layer]:
+        """Return the layers that an expression builds."""
         if isinstance(node, (ast.List, ast.Tuple)):
-            for i, part in enumerate(node.elts):
-                yield from self._built(part, sizes, f"{name}.{i}", depth)
-        elif isinstance(node, (ast.ListComp, ast.GeneratorExp)):
-            yield from self._built(node.elt, sizes, f"{name}.0", depth)
-        elif isinstance(node, ast.Starred):
-            yield from self._built(node.value, sizes, name, depth)
-        elif isinstance(node, ast.IfExp):
-            yield from self._built(node.body, sizes, name, depth)
-        elif isinstance(node, ast.Call):
-            own = next((c for n, c in self.classes.items() if n.lower() == called(node)), None)
-            if own is not None:
-                yield from self._of_class(own, self._bound(own, node, sizes), f"{name}.", depth + 1)
-            elif called(node) in ("sequential", "modulelist"):
-                for i, part in enumerate(node.args):
-                    inner = name if isinstance(part, (ast.List, ast.ListComp, ast.Starred)) else f"{name}.{i}"
-                    yield from self._built(part, sizes, inner.lstrip("."), depth)
-            elif called(node) != "identity":
-                yield self._layer(node, sizes, name)
+            return _joined([self._built(part, sizes, f"{name}.{i}", depth) for i, part in enumerate(node.elts)])
+        if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
+            return self._built(node.elt, sizes, f"{name}.0", depth)
+        if isinstance(node, ast.Starred):
+            return self._built(node.value, sizes, name, depth)
+        if isinstance(node, ast.IfExp):
+            return self._built(node.body, sizes, name, depth)
+        if not isinstance(node, ast.Call) or called(node) == "identity":
+            return []
+        own = next((c for n, c in self.classes.items() if n.lower() == called(node)), None)
+        if own is not None:
+            return self._of_class(own, self._bound(own, node, sizes), f"{name}.", depth + 1)
+        if called(node) not in ("sequential", "modulelist"):
+            return [self.layer(node, sizes, name)]
+        listed = (ast.List, ast.ListComp, ast.Starred)
+        names = [name if isinstance(part, listed) else f"{name}.{i}" for i, part in enumerate(node.args)]
+        built = [self._built(part, sizes, own.lstrip("."), depth) for part, own in zip(node.args, names, strict=True)]
+        return _joined(built)
 
-    def _layer(self, node: ast.Call, sizes: Sizes, name: str = "") -> Layer:
+    def layer(self, node: ast.Call, sizes: Sizes, name: str = "") -> Layer:
+        """Return the layer that a call builds, or that it is if it is a function's."""
         function = called(node)
         kind = KINDS.get(function, "other")
         positions = POSITIONS.get(kind, ())
@@ -179,22 +185,87 @@ class Source:
         bias = bool(positions) and not (isinstance(asked, ast.Constant) and not asked.value)
         return Layer(kind, NONLINEAR.get(function, function), node.lineno, name, inputs, outputs, kernel, bias)
 
-    def _called(self, node: ast.AST, parts: Mapping[str, list[Layer]]) -> Iterator[Layer]:
-        """Yield the layers called in a statement or expression of ``forward``, those of arguments first."""
-        if isinstance(node, ast.For) and isinstance(node.iter, ast.Attribute):
-            yield from parts.get(node.iter.attr, ())
-        for child in ast.iter_child_nodes(node):
-            yield from self._called(child, parts)
+
+class Calls:
+    """The layers that a ``forward`` calls, and which of them take what the one called before puts out.
+
+    A name stands for what was assigned to it last. Where that differs between branches, or is made of several values or
+    by functions that are not known, it stands for nothing: then no layer follows.
+    """
+
+    def __init__(self, source: Source, forward: ast.FunctionDef, parts: Mapping[str, list[Layer]]) -> None:
+        self.source, self.parts, self.layers = source, parts, list[Layer]()
+        arguments = [a.arg for a in forward.args.args[1:]]
+        self.values: dict[str, int | None] = dict.fromkeys(arguments[:1], -1)  # the layer that made it, -1 for no layer
+        returned = [self._statement(statement) for statement in forward.body][-1:]
+        if self.layers and returned != [len(self.layers) - 1]:
+            self.layers[-1] = replace(self.layers[-1], passed=False)
+
+    def _statement(self, node: ast.AST) -> int | None:
+        """Read a statement; of one that returns a value, return the number of the layer that made it."""
+        if isinstance(node, ast.If):
+            self._value(node.test)
+            before, after = dict(self.values), []
+            for branch in (node.body, node.orelse):
+                self.values = dict(before)
+                for statement in branch:
+                    self._statement(statement)
+                after.append(self.values)
+            self.values = {name: made for name, made in after[0].items() if after[1].get(name) == made}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            made = self._value(node.value) if node.value else None
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                for i, name in enumerate(names):  # of a tuple, the first: states come second
+                    self.values[ast.unparse(name)] = None if i else made
+        elif isinstance(node, ast.Return) and node.value is not None:
+            return self._value(node.value)
+        else:
+            if isinstance(node, ast.For) and isinstance(node.iter, ast.Attribute):
+                self._call(self.parts.get(node.iter.attr, []), None)
+            for child in ast.iter_child_nodes(node):
+                self._statement(child) if isinstance(child, ast.stmt) else self._value(child)
+            if isinstance(node, (ast.AugAssign, ast.For)):
+                self.values.pop(ast.unparse(node.target), None)
+        return None
+
+    def _value(self, node: ast.AST) -> int | None:
+        """Call the layers in an expression, those of arguments first; return the number of the one that made it."""
+        if isinstance(node, ast.Name):
+            return self.values.get(node.id)
         if not isinstance(node, ast.Call):
-            return
-        text = ast.unparse(node.func)
-        if text.startswith("self.") and text.removeprefix("self.") in parts:
-            yield from parts[text.removeprefix("self.")]
-        elif called(node) in KINDS:
-            layer = replace(self._layer(node, {}), bias=False, inputs=None, outputs=None, kernel=None)
-            if called(node) in ("view", "reshape") and node.args:
-                layer = replace(layer, first=self.number(node.args[0], {}))
-            yield layer
+            for child in ast.iter_child_nodes(node):
+                self._value(child)
+            return None
+        text, name = ast.unparse(node.func), called(node)
+        owner = self._value(node.func.value if isinstance(node.func, ast.Attribute) else node.func)
+        given = [self._value(argument) for argument in (*node.args, *node.keywords)]
+        taken = owner if owner is not None or not given else given[0]
+        if text.startswith("self.") and text.removeprefix("self.") in self.parts:
+            return self._call(self.parts[text.removeprefix("self.")], taken)
+        if name not in KINDS:
+            return None
+        layer = replace(self.source.layer(node, {}), bias=False, inputs=None, outputs=None, kernel=None)
+        if name in ("view", "reshape") and node.args:
+            layer = replace(layer, first=self.source.number(node.args[0], {}))
+        return self._call([layer], taken)
+
+    def _call(self, part: list[Layer], taken: int | None) -> int | None:
+        if not part:
+            return taken
+        follows = part[0].follows and taken == len(self.layers) - 1
+        self.layers += [replace(part[0], follows=follows), *part[1:]]
+        return len(self.layers) - 1 if part[-1].passed else None
+
+
+def _joined(parts: list[list[Layer]]) -> list[Layer]:
+    """Return the layers of parts that are called one after the other."""
+    layers: list[Layer] = []
+    for part in parts:
+        if part:
+            follows = part[0].follows and (not layers or layers[-1].passed)
+            layers += [replace(part[0], follows=follows), *part[1:]]
+    return layers
 
 
 def _method(owner: ast.ClassDef, name: str) -> ast.FunctionDef | None:

@@ -5,7 +5,7 @@ what its graph in ``DNN-metamodel.gps`` matches, also where its text says less o
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from bugbench.layer_graph import NONLINEAR, Layer, Source, called
@@ -66,9 +66,15 @@ def _double_activation(layers: list[Layer]) -> Iterator[Finding]:
 
 
 def _shapes(layers: list[Layer]) -> Iterator[Finding]:
-    """f001, f011, f014, f021: what can be told of shapes without the size of the input."""
+    """f001, f011, f014, f021: what can be told of shapes without the size of the input.
+
+    Widths are compared along a chain: where a layer takes something else than what the one before puts out, as after a
+    skip or in the second of two heads, what it gets is not known.
+    """
     known: Layer | None = None
     for i, layer in enumerate(layers):
+        if not layer.follows or layer.function == "glu" or (layer.kind == "other" and "norm" not in layer.function):
+            known = None
         if layer.kind in SPATIAL:
             window = layers[i + 1 : i + 4]
             dense = next((j for j, x in enumerate(window) if x.kind == "dense"), None)
@@ -109,7 +115,8 @@ def _pooling(layers: list[Layer], deep: int) -> Iterator[Finding]:
                 yield _found("f027 ineffective pooling", "no max-pooling after this convolution", layer)
         stop = next((j for j, kind in enumerate(rest) if kind in SPATIAL), len(rest))
         alone = not any(x.kind == "conv" for x in layers[max(i - 2, 0) : i])
-        if is_deep and alone and rest[stop : stop + 1] == ["maxpool"] and rest[stop + 1 : stop + 2] != ["dense"]:
+        after = rest[stop + 1] if stop + 1 < len(rest) else "dense"  # the graph needs a layer that is neither
+        if is_deep and alone and rest[stop : stop + 1] == ["maxpool"] and after not in ("dense", "reshape"):
             yield _found("f025 too much pooling", "one convolution between two poolings", layer)
     if is_deep:
         blocks = [x for x in layers if x.kind in SPATIAL]
@@ -120,16 +127,23 @@ def _pooling(layers: list[Layer], deep: int) -> Iterator[Finding]:
 
 
 def loss_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
-    """f008, f012, f015, f017, f020: whether the loss takes what the network and the loss function give it."""
-    for function in source.functions.values():
-        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and called(n) in LOSSES and n.args):
-            moment, wanted = LOSSES[called(call)]
+    """f008, f012, f015, f017, f020: whether the loss takes what the network and the loss function give it.
+
+    PyTorch's losses of probabilities want labels as wide as the outputs, but for classes: widths stand for both.
+    """
+    made = _made_losses(source.tree)
+    for function in (n for n in ast.walk(source.tree) if isinstance(n, ast.FunctionDef)):
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and n.args):
+            name = _loss_called(call, made)
+            if name not in LOSSES:
+                continue
+            moment, wanted = LOSSES[name]
             applied = _activations_in(call.args[0], function)
             ending = [x for x in layers if x.kind != "reshape"][-1:]
             applied = [x.function for x in ending if x.kind == "activation"] + applied
             width = next((x.outputs for x in reversed(layers) if x.kind in LEARNING), None)
             last, line = (applied or [""])[-1], call.lineno
-            text = f"{called(call)} of {last or 'raw outputs'}"
+            text = f"{name} of {last or 'raw outputs'}"
             if moment == "before" and last:
                 kind = "softmax" if last == wanted == "softmax" else "activation"
                 yield Finding(f"f015 {kind} before the loss", text, line=line)
@@ -137,13 +151,39 @@ def loss_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
                 yield Finding("f015 width of the loss", f"{text} of width {width:g}", line=line)
             if moment == "before" and wanted == "softmax" and width == 1:
                 yield Finding("f015 width of the loss", f"{text} of width 1", line=line)
-            if moment == "after" and not last:
-                code = "f008 missing softmax" if wanted == "softmax" else "f012 missing sigmoid"
-                yield Finding(code, text, line=line)
-            elif moment == "after" and last != wanted:
+            if moment == "after" and not last and wanted == "softmax" and width != 1:
+                yield Finding("f008 missing softmax", text, line=line)
+            if moment == "after" and not last and wanted == "sigmoid" and width in (None, 1):
+                yield Finding("f012 missing sigmoid", text, line=line)
+            if moment == "after" and last and last != wanted:
                 yield Finding("f020 wrong activation for the loss", text, line=line)
+            elif moment == "after" and last and width is not None and (width == 1) == (wanted == "softmax"):
+                yield Finding("f020 width of the loss", f"{text} of width {width:g}", line=line)
             if last == "softmax" and width == 1:
                 yield Finding("f017 softmax of one output", text, line=line)
+
+
+def _made_losses(tree: ast.AST) -> dict[str, str]:
+    """Return which loss is meant by a name, as of ``self.criterion = nn.NLLLoss()``; none if it is several."""
+    made: dict[str, set[str]] = {}
+    for node in (n for n in ast.walk(tree) if isinstance(n, ast.Assign)):
+        for target in node.targets:
+            made.setdefault(ast.unparse(target), set()).add(called(node.value) if _builds(node.value) else "")
+    return {name: losses.pop() for name, losses in made.items() if len(losses) == 1}
+
+
+def _builds(node: ast.AST) -> bool:
+    """Tell whether an expression makes an object, as ``nn.NLLLoss()`` does, by its capital letter."""
+    function = node.func if isinstance(node, ast.Call) else node
+    named = isinstance(node, ast.Call) and isinstance(function, (ast.Name, ast.Attribute))
+    return named and ast.unparse(function).rpartition(".")[2][:1].isupper()
+
+
+def _loss_called(call: ast.Call, made: Mapping[str, str]) -> str:
+    """Return the name of what is called with outputs: a function, or what a name or ``nn.NLLLoss()`` stands for."""
+    if _builds(call):
+        return ""  # its arguments are weights and the like
+    return called(call.func) if _builds(call.func) else made.get(ast.unparse(call.func)) or called(call)
 
 
 def _activations_in(node: ast.AST, function: ast.FunctionDef) -> list[str]:
@@ -185,11 +225,20 @@ def program_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
     for loop, calls in main:
         if any(called(c) in networks for c in calls):
             continue  # it builds its model anew, as a job that goes on from a checkpoint does, and may initialize it
-        again = [c for c in calls if called(c) in INITIALIZERS or (called(c) == "apply" and "init" in ast.unparse(c))]
+        again = [c for c in calls if _initializes(c)]
         for call in again[:1]:
             yield Finding(
                 "f007 initialized again", f"{called(call)} in the loop of line {loop.lineno}", line=call.lineno
             )
+
+
+def _initializes(call: ast.Call) -> bool:
+    """Tell whether a call draws parameters anew; ``normal_`` of another tensor is noise."""
+    if called(call) == "apply":
+        return "init" in ast.unparse(call)
+    owner = ast.unparse(call.func.value).removesuffix(".data") if isinstance(call.func, ast.Attribute) else "init"
+    ours = called(call) == "reset_parameters" or owner.endswith(("init", ".weight", ".bias"))
+    return ours and called(call) in INITIALIZERS
 
 
 def _reached(node: ast.AST, source: Source, seen: tuple[str, ...] = ()) -> list[ast.Call]:

@@ -1,9 +1,11 @@
 """Relations within a run that may or may not hold: candidates for invariants.
 
 Kinds of relations as TrainCheck infers them (Jiang et al., OSDI 2025; ``traincheck/invariant/``): which call leads to
-which (``lead_relation.py``), which covers which (``cover_relation.py``), what a call contains (``contain_relation.py``)
-and which quantities stay consistent (``consistency_relation.py``); here of calls and quantities that a trace holds. No
-relation is stated to be right: which of them hold wherever a program is healthy is for a detector to learn.
+which (``lead_relation.py``), which covers which (``cover_relation.py``), what a call contains, such as the change of a
+parameter (``contain_relation.py``), and which quantities stay consistent or within bounds (``consistency_relation.py``,
+``consistency_transient_vars.py``); here of calls and quantities that a trace holds. Relations of the schedule, of
+epochs, samples and reports are this project's own. None is stated to be right: which of them hold wherever a program is
+healthy is for a detector to learn.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,12 +39,16 @@ class Relation:
 Relations = Iterator[Relation]
 
 
-def relations(trace: Trace) -> dict[str, Relation]:
-    """Return all relations that say something about ``trace``, by name; needs the accesses "tensors" and "data"."""
+def relations(trace: Trace, own: bool = True) -> dict[str, Relation]:
+    """Return all relations that say something about ``trace``, by name; needs the accesses "tensors" and "data".
+
+    ``own``: also of the kinds that TrainCheck does not have.
+    """
     steps = trace.steps
     if "order" not in steps.columns or steps.empty:
         return {}
-    parts: tuple[Callable[[Trace], Relations], ...] = (_calls, _modes, _numbers, _weights, _epochs, _samples, _reports)
+    parts: list[Callable[[Trace], Relations]] = [_calls, _modes, _finite, _weights]
+    parts += [_schedule, _epochs, _samples, _reports] if own else []
     return {relation.name: relation for part in parts for relation in part(trace)}
 
 
@@ -113,8 +119,8 @@ def _modes(trace: Trace) -> Relations:
     yield from _always("evaluation is in mode eval", rest, rest["mode"] == "eval", "evaluation batches not in it")
 
 
-def _numbers(trace: Trace) -> Relations:
-    """Yield which numbers are finite, and how the learning rate and the batches' sizes go on."""
+def _finite(trace: Trace) -> Relations:
+    """Yield which numbers are finite."""
     train, layers = trace.train_steps(), trace.layers
     finite = np.isfinite(train["loss"])
     yield from _always("losses are finite", train, finite, "batches whose loss is not")
@@ -123,6 +129,11 @@ def _numbers(trace: Trace) -> Relations:
         yield from _always("inputs are finite", looked, looked["input_nonfinite"] == 0, "batches with others")
     for kind, rows in layers.groupby("kind") if len(layers) else ():
         yield from _always(f"each {kind} is finite", rows, rows["nonfinite"] == 0, f"{kind} tensors that are not")
+
+
+def _schedule(trace: Trace) -> Relations:
+    """Yield how the learning rate and the batches' sizes go on."""
+    train = trace.train_steps()
     later = train.iloc[1:]
     rate = train["lr"].to_numpy()
     changed, new = np.diff(rate) != 0, np.diff(train["epoch"]) != 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
-from bugbench.keras_view import epoch_logs, gradient_norms, latest, sizes
+from bugbench.keras_view import evaluated_epochs, gradient_norms, latest, sizes
 
 # problems, the most urgent first (utils/modules.py: problem_evaluation), and the faults that its repairs would undo
 FAULTS = {
@@ -30,21 +30,21 @@ class Autotrainer(Detector):
     Thresholds are those of AutoTrainer/reproduce.py ("the default value which is mentioned in our paper"; its demos
     have Theta 0.7), rules those of utils/monitor.py. Every third epoch is checked; what was seen once stays seen. The
     first problem ends training, the most urgent is answered. Problems are reported only half through the run, or once
-    the loss is NaN, 1e3 or negative, or no epoch gains (utils/utils.py: on_epoch_end).
+    the loss is NaN, 1e3 or negative, or no epoch gains (utils/utils.py: on_epoch_end): never before the fourth epoch.
 
     - vanish: first kernel's gradient norm < beta_1 of the last one's and < beta_2; explode: > beta_3 times; relu: a
       share >= gamma of all gradients is zero (gradient_issue). Only where training does not converge. Gradients or
       weights that are not finite are "explode" where the loss is not, either.
     - unstable: training accuracy falls from a peak by >= zeta, as often as eta of the epochs (ol_judge).
-    - not_converge: no accuracy of Theta, and no epoch's gain of delta (loss_issue).
-    - abnormal_data: a layer but the last with mean absolute output >= omega_1 (layer_issue); loss_issue: loss < 0.
+    - not_converge: no accuracy of Theta, and no epoch's gain of delta (loss_issue). loss_issue: loss < 0.
+    - abnormal_data: a layer but the last with mean absolute output >= omega_1 (layer_issue).
 
     Changed: curves count from 30 % of the epochs on; the source begins a gap earlier, in short runs with the first
     epoch. A trace cut short is taken for a whole run. Gradients are those of training batches in training mode, of the
     last step looked at before a check, not of the first batch in test mode; sizes of tensors are solved for
-    (keras_view.sizes), and all alike if that fails. Where a layer's outputs have both signs, the root mean square
-    stands for the mean absolute value, which is no more. Left out: "improper activation" (rows of outputs that sum to
-    above 1.1) and the loss's name, since losses of PyTorch take raw scores. No accuracy reported: no rule on it.
+    (keras_view.sizes), and all alike if that fails. Where outputs have both signs, the root mean square stands for the
+    mean absolute value, which is no more. Left out: "improper activation" (rows of outputs that sum to above 1.1) and
+    the loss's name, since losses of PyTorch take raw scores. No accuracy in training: no "unstable"; none: no rule.
     """
 
     access = {"tensors"}
@@ -63,7 +63,7 @@ class Autotrainer(Detector):
     large_loss: float = 1e3  # check_large_loss
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        logs, size, halfway = epoch_logs(trace), sizes(trace), True
+        logs, size, halfway = evaluated_epochs(trace), sizes(trace), True
         seen: dict[str, str] = {}
         for epoch in range(0, len(logs), self.gap):
             step, middle = int(logs["until"].iloc[epoch]) - 1, halfway and epoch >= 0.5 * len(logs)
@@ -102,11 +102,11 @@ class Autotrainer(Detector):
         best, gain = accuracy.max().max(), accuracy.diff().max().max()
         found += [("low", f"no accuracy above {best:.3g}")] if best < self.theta else []
         found += [("slow", f"no epoch gains {self.delta:g}")] if not gain >= self.delta else []
-        acc = accuracy.get("acc", accuracy.iloc[:, 0]).to_numpy()
+        acc = accuracy["acc"].to_numpy() if "acc" in accuracy else np.zeros(0)
         rise, inner = np.diff(acc), acc[1:-1]
         peaks, dips = (inner[(s * rise[:-1] >= 0) & (s * rise[1:] <= 0)] for s in (1, -1))
         swings = sum(peak - dip >= self.zeta for peak, dip in zip(peaks, dips, strict=False))
-        return found + [("unstable", f"{swings} falls of training accuracy")] * bool(swings >= self.eta * len(acc))
+        return found + [("unstable", f"{swings} falls of training accuracy")] * bool(0 < len(acc) * self.eta <= swings)
 
 
 def _problem(seen: Collection[str]) -> str | None:

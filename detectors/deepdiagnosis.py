@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
 from bugbench.keras_causes import first_cause, out_of_range
-from bugbench.keras_view import DENSE, epoch_logs, kernels, latest, readings, share_beyond, unchanged
+from bugbench.keras_view import DENSE, compared, evaluated_epochs, kernels, latest, share_beyond, unchanged
 
 # symptom: what is asked of the run before a fix is named, in this order, and the faults that the last fix would undo
 FIXES = {
@@ -37,17 +37,17 @@ class Deepdiagnosis(Detector):
     - numerical error: the mean of an output, a weight or a gradient is NaN, infinite or 0.
     - dead node (last epoch): a share >= ``dead`` of a ReLU's outputs is 0. Saturated (each fifth epoch): more than
       ``share`` of what sigmoid or tanh gets is ``saturation`` or more in size.
-    - unchanged tensor, loss stands still: the same mean or loss in all of five epochs; accuracy: in twenty. Loss not
+    - unchanged tensor, loss: the same mean (but Flatten's) or loss in all of five epochs; accuracy: in twenty. Loss not
       finite; accuracy not finite or 0. Vanishing gradient: mean |gradient| < ``vanishing`` in a Dense layer.
 
-    A symptom is put down to inputs outside [-1, 1]; to a kernel's variance outside [1e-5, 10] (of its mean in the
-    source, which makes that void); to lr * |g| / |w| above 100 or below 1/100 of ``rate``; else to the symptom's own
-    fix. The order differs by symptom (…Analysis). The authors' own data have 68 of 188 healthy models flagged.
+    A symptom is put down to inputs outside [-1, 1]; a kernel's variance outside [1e-5, 10] (void in the source: of its
+    mean); lr * |g| / |w| beyond 100 or 1/100 of ``rate``; or its own fix. 68 of the authors' 188 healthy models fail.
 
-    Changed: outputs and gradients are those of the last training step looked at in an epoch, not of the first batch,
-    so that an output differs from epoch to epoch unless a layer is stuck. What sigmoid gets is taken to be normal, as
-    the layer before; for mean |g| stands the root mean square. The last epoch is the trace's. Left out: scores without
-    a softmax, right for PyTorch's losses; the change of a last linear layer where the loss is not finite.
+    Changed: outputs and gradients are those of the last training step looked at in an epoch, not of the first batch in
+    test mode: an output differs from epoch to epoch unless a layer is stuck, and norms may have a mean of 0. Weights
+    and gradients are unchanged if deviation and extremes are, too. What sigmoid gets is taken to be normal; for mean
+    |g| stands the root mean square. The last epoch is the trace's; nothing is seen before the first evaluation. Left
+    out: scores without a softmax, right for PyTorch's losses; the change of a last linear layer.
     """
 
     access = {"tensors", "data"}
@@ -64,12 +64,12 @@ class Deepdiagnosis(Detector):
     rate: float = 1e-3
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        logs, means = epoch_logs(trace), {kind: readings(trace, kind) for kind in ("activation", "gradient", "weight")}
+        logs, tables = evaluated_epochs(trace), compared(trace)
         looked, rate = trace.layers["step"], (self.rate / 100, self.rate * 100)
-        ends = [int(looked[looked < until].max()) for until in logs["until"] if (looked < until).any()]
         limits = {"inputs": (-self.bound, self.bound), "weights": (self.low_variance, self.high_variance), "rate": rate}
+        ends = [int(looked[looked < until].max()) for until in logs["until"] if (looked < until).any()]
         for epoch, step in enumerate(ends):
-            past = {kind: table.reindex(ends[: epoch + 1]) for kind, table in means.items()}
+            past = {kind: table.reindex(ends[: epoch + 1]) for kind, table in tables.items()}
             forward = self._forward(trace, step, epoch, epoch == len(ends) - 1)
             for symptom in (forward, self._curves(logs[: epoch + 1], past), self._kernels(trace, step, past)):
                 for name, text, layer in symptom:
@@ -84,7 +84,7 @@ class Deepdiagnosis(Detector):
         for (_, row), name, after in zip(rows.iterrows(), names, [*names, ""][1:], strict=True):
             if not after and epoch == 0 and (text := out_of_range(trace, row)):
                 yield "out of range", text, name
-            if not np.isfinite(row["mean"]) or row["mean"] == 0:
+            if not np.isfinite(row["mean"]) or (row["mean"] == 0 and "Norm" not in kinds.get(name, "")):
                 yield "numerical error", f"the output of {name} has mean {row['mean']:g}", name
             if kinds.get(name) == "ReLU" and last and row["zero_share"] >= self.dead:
                 yield "dead node", f"{row['zero_share']:.0%} of the outputs of {name} are 0", name
@@ -92,8 +92,8 @@ class Deepdiagnosis(Detector):
             if kinds.get(after) in ("Sigmoid", "Tanh") and (epoch + 1) % self.window == 0 and large > self.share:
                 yield "saturated activation", f"{large:.0%} of what {after} gets is large", after
 
-    def _curves(self, logs: pd.DataFrame, means: dict[str, pd.DataFrame]) -> Iterator[Symptom]:
-        for name in unchanged(means["activation"].iloc[:, :-1], self.window):
+    def _curves(self, logs: pd.DataFrame, past: dict[str, pd.DataFrame]) -> Iterator[Symptom]:
+        for name in unchanged(past["activation"], self.window):
             yield "unchanged tensor", f"the output of {name}", name
         for what, window in (("loss", self.window), ("acc", self.patience)):
             if what in logs:
@@ -103,18 +103,18 @@ class Deepdiagnosis(Detector):
                 if unchanged(logs[[what]], window):
                     yield f"{what} stands still", f"{value:.6g} for {window} epochs", None
 
-    def _kernels(self, trace: Trace, step: int, means: dict[str, pd.DataFrame]) -> Iterator[Symptom]:
-        dense, gradients, weights = kernels(trace, DENSE)[::-1], latest(trace, "gradient", step), means["weight"]
+    def _kernels(self, trace: Trace, step: int, past: dict[str, pd.DataFrame]) -> Iterator[Symptom]:
+        dense, gradients = kernels(trace, DENSE)[::-1], latest(trace, "gradient", step)
         for name in kernels(trace)[::-1]:
-            layer, weight = name.rpartition(".")[0], float(weights[name].iloc[-1]) if name in weights else 1.0
+            layer, weight = name.rpartition(".")[0], float(latest(trace, "weight", step)["mean"].get(name, 1.0))
             if name in dense and name in gradients.index:
                 mean, size = gradients.loc[name, ["mean", "size"]].to_numpy()
                 if not 0 < abs(mean) < math.inf:
                     yield "numerical error in gradients", f"{layer} has mean {mean:g}", layer
                 if size < self.vanishing:
                     yield "vanishing gradient", f"{size:.2g} in {layer}", layer
-            if weight == 0 or np.isinf(weight):
+            if weight == 0 or not np.isfinite(weight):
                 yield "numerical error", f"the weight of {layer} has mean {weight:g}", layer
         for kind in ("gradient", "weight"):
-            for name in unchanged(means[kind][[name for name in dense if name in means[kind]]], self.window):
+            for name in unchanged(past[kind][[name for name in dense if name in past[kind]]], self.window):
                 yield "unchanged tensor", f"the {kind} of {name}", name.rpartition(".")[0]

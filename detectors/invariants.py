@@ -46,7 +46,8 @@ FAULTS = {  # what a violated relation points to, the most telling relation firs
     "losses are finite": "numerics",
     "the loss falls": "optimizer",
 }
-UNKNOWN = "training_loop"  # a relation between calls that the table does not have
+UNKNOWN = {"evaluations on ": "evaluation", "the reported ": "evaluation"}  # by how a relation not in the table begins
+CALLS = "training_loop"  # and of one that begins otherwise: it is between calls
 
 
 @dataclass
@@ -55,11 +56,15 @@ class Invariants(Detector):
 
     TrainCheck (Jiang et al., OSDI 2025) infers from traces of healthy programs which relations always hold, under which
     precondition, and reports where another program violates them. This is a light miner of the same kind: the
-    candidates are those of :mod:`bugbench.relations` (order and company of zero_grad, forward, backward and step;
-    modes; finite numbers; parameters that change; samples, sizes and reports that are consistent). One becomes an
-    invariant if it held in every healthy run in which it could be told, of at least two workloads; or else in every one
-    with some trait (the task, a kind of layer, one model or several), likewise. It then is asked for where that trait
-    is. What a violation means is not learned: the table ``FAULTS`` says it, for TrainCheck names the relation only.
+    candidates are those of :mod:`bugbench.relations`. Of TrainCheck's kinds (contain, cover, lead, consistency,
+    thresholds) are order and company of zero_grad, forward, backward and step, modes, finite numbers and parameters
+    that change; distinct arguments are left out. This project adds how the learning rate and the sizes of batches and
+    epochs go on, whether the loss falls, samples (in two splits, with two labels, twice in an epoch, in one order in
+    two), classes that a split lacks, and reported losses against recomputed ones: ``own_kinds=false`` drops these.
+
+    A relation becomes an invariant if it held in every healthy run in which it could be told, of at least two
+    workloads; or else in every one with some trait (the task, a kind of layer, one model or several), likewise. It then
+    is asked for where that trait is. What a violation means is not learned, but in the table ``FAULTS``.
 
     Only healthy runs are learned from. TrainCheck sees every call and tensor; here it is what a trace holds, with
     tensors of every tenth step. A sound program that does not share a habit of all others is a false alarm (in
@@ -70,9 +75,10 @@ class Invariants(Detector):
     origin = "published"
     workloads: int = 2  # that a relation must have been seen in: with one, its habits would be laws
     most: int = 5  # suspects
+    own_kinds: bool = True  # also relations of kinds that TrainCheck does not have
 
     def extract(self, trace: Trace) -> dict[str, Any]:
-        found = relations(trace)
+        found = relations(trace, self.own_kinds)
         if not found:
             raise NotApplicable("no step was recorded whose calls are known")
         return {"traits": traits(trace), "holds": {name: relation.holds for name, relation in found.items()}}
@@ -94,7 +100,7 @@ class Invariants(Detector):
         return invariants
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        found, own = relations(trace), traits(trace)
+        found, own = relations(trace, self.own_kinds), traits(trace)
         if not found:
             raise NotApplicable("no step was recorded whose calls are known")
         suspects: dict[str, Suspect] = {}
@@ -105,7 +111,8 @@ class Invariants(Detector):
                 continue
             under = f" with {conditions[0]}" if conditions else ""
             evidence = f"in {runs} healthy runs of other programs{under}: {name}. Not here: {found[name].seen}"
-            for rank, fault in enumerate(FAULTS.get(name, UNKNOWN).split()):
+            other = next((fault for start, fault in UNKNOWN.items() if name.startswith(start)), CALLS)
+            for rank, fault in enumerate(FAULTS.get(name, other).split()):
                 suspects.setdefault(fault, Suspect(fault, 0.8 / (1 + rank), evidence))
         return Diagnosis(list(suspects.values())[: self.most])
 

@@ -24,6 +24,7 @@ RULES = {
     "f020 wrong activation for the loss": ("nll_on_logits", "activation_on_logits"),
     "f009 missing activation": ("missing_nonlinearity",),
     "f015 width of the loss": ("loss",),
+    "f020 width of the loss": ("loss",),
     "f003 double activation": ("model",),
     "f024 bias not zero": ("model",),
     "f005 useless bias": ("model",),

@@ -47,7 +47,8 @@ class SagemakerRules(Detector):
     * *WeightUpdateRatio*: root mean squares; the weight after the update, so weights that start at 0 are no alarm.
     * *UnchangedTensor*, *AllZero*, *TensorVariance* ask for a choice of tensors: weights; the second gradients too.
       The first compares four statistics. The third has no default limits, and is off until it gets some.
-    * *LossNotDecreasing*, *Overfit*, *Overtraining* step from evaluation to evaluation, with mean losses.
+    * *LossNotDecreasing*, *Overfit*, *Overtraining* step from evaluation to evaluation, with mean losses; without one,
+      the first goes from epoch to epoch with those of training (the guide's order of modes: EVAL, TRAIN, GLOBAL).
     * *ClassImbalance*, *CheckInputImages*, *NLPSequenceRatio*: the latest samples recorded; colours are not told apart.
 
     Left out: Confusion (as documented, each class must have 0.9 of all right answers), SimilarAcrossRuns (needs a
@@ -74,12 +75,12 @@ class SagemakerRules(Detector):
     misprediction: float = 0.7
     samples: int = 500  # of labels, and of images, before they are judged
     loss_steps: int = 10
-    loss_percent: float = 0.1
+    loss_percent: float = 0.1  # diff_percent of later editions of the guide; the first asked for any decrease
     overfit_ratio: float = 0.1
     overfit_patience: int = 1
     overtraining_train: int = 5
     overtraining_validation: int = 10
-    overtraining_delta: float = 0.1
+    overtraining_delta: float = 0.01  # likewise; the first edition had 0.1
     variance_min: float = 0.0  # no limit, and none above: without limits the rule is silent
     variance_max: float = 1e308
     unchanged_steps: int = 3

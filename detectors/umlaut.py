@@ -7,8 +7,8 @@ from itertools import pairwise
 import pandas as pd
 from bugbench.detector import Detector, Diagnosis, Suspect, Trace
 from bugbench.keras_causes import inputs_beyond
-from bugbench.keras_view import ACTIVATIONS, WEIGHTED, called, epoch_logs
-from bugbench.program_text import activated, dropout_rates, takes_raw_scores_for_probabilities
+from bugbench.keras_view import ACTIVATIONS, WEIGHTED, by_model, called, epoch_logs
+from bugbench.program_text import activated, dropout_rates, reached, takes_raw_scores_for_probabilities
 
 # umserver/errors.py, ERROR_KEYS: how grave each message calls itself, and the faults that its advice would undo
 FAULTS = {
@@ -46,12 +46,13 @@ class Umlaut(Detector):
     UMLAUT flags nearly every healthy model (109 of 113 in the authors' data), since standardised inputs leave [-1, 1].
 
     Changed: inputs of all training steps looked at are taken, the source has the last batch of an epoch. In Keras an
-    activation is an argument; here it is a layer before the next Dense, convolution or recurrent layer is called, or a
-    function around the layer in the text of ``forward``. Where such a function is given anything but a layer's output,
-    missing_activations is silent. Projections of attention have no activation, and are flagged as in Keras. PyTorch's
-    cross-entropy takes raw scores (from_logits), so that no_softmax is asked of losses that do not. Dropout rates are
-    read in the text and the settings. Left out: inputs that are no floats; the source's own callback makes them floats
-    first, so that its rule never holds, and PyTorch raises an error. Token indices count as inputs, as they do there.
+    activation is an argument; here it is a layer before the model's next Dense, convolution or recurrent layer is
+    called, or a call around the layer, its norm, dropout or pooling in the text of ``forward``. Where that is given
+    what no layer of the class made, or two classes differ in a layer of one name, rules on activations are silent.
+    Projections of attention have none, and are flagged as in Keras. PyTorch's cross-entropy takes raw scores
+    (from_logits), so that no_softmax is asked of losses that do not. Dropout rates are read in the text and the
+    settings. Left out: inputs that are no floats; the source's own callback makes them floats first, so that its rule
+    never holds. Token indices count as inputs, as there. Curves are not seen before an epoch is evaluated.
     """
 
     access = {"tensors", "data", "source"}
@@ -77,15 +78,17 @@ class Umlaut(Detector):
     def _model(self, trace: Trace) -> Iterator[Message]:
         if takes_raw_scores_for_probabilities(trace.source):
             yield "no_softmax", "the loss takes probabilities, and nothing makes any", None
-        layers, functions = called(trace), activated(trace.source)
-        names = [name for name, kind in layers.items() if kind.startswith(WEIGHTED) or kind in ACTIVATIONS]
-        for name, after in pairwise(names):
-            bare = layers[name].startswith(("Linear", "Conv")) and layers[after] not in ACTIVATIONS
-            if bare and name not in functions and "" not in functions:
-                yield "missing_activations", f"no activation between {name} and {after}", name
-        last = [name for name in layers if "Softmax" not in layers[name]][-1:]
-        if last and (layers[last[0]] in ACTIVATIONS or last[0] in functions):
-            yield "activation_final_layer", f"an activation comes last, at {last[0]} ({layers[last[0]]})", last[0]
+        activating = activated(trace.source, called(trace))
+        for layers in by_model(trace):
+            functions = {name: sure for path, sure in activating.items() for name in reached(path, layers)}
+            names = [name for name, kind in layers.items() if kind.startswith(WEIGHTED) or kind in ACTIVATIONS]
+            for name, after in pairwise(names):
+                bare = layers[name].startswith(("Linear", "Conv")) and layers[after] not in ACTIVATIONS
+                if bare and name not in functions and "" not in activating:
+                    yield "missing_activations", f"no activation between {name} and {after}", name
+            for name in [name for name in layers if "Softmax" not in layers[name]][-1:]:
+                if layers[name] in ACTIVATIONS or functions.get(name):
+                    yield "activation_final_layer", f"an activation comes last, at {name} ({layers[name]})", name
         rates = [rate for rate in dropout_rates(trace.source, trace.config) if rate > self.dropout]
         if rates:
             yield "high_dropout_rate", f"a dropout rate is {max(rates):g}", None

@@ -328,6 +328,40 @@ def run(workload: str, holds: dict[str, bool], *own: str, control: bool = True) 
     return {"traits": list(own), "holds": holds}, Label(fault, "none" if control else "optimizer", workload, control)
 
 
+def test_kinds_that_traincheck_does_not_have_can_be_left_out(healthy):
+    theirs, everything = relations(healthy, own=False), relations(healthy)
+    assert theirs.items() < everything.items()
+    assert {"a batch with step has zero_grad", "every parameter changes", "losses are finite"} <= set(theirs)
+    added = {name for name in everything if name not in theirs}
+    assert {"a sample keeps its label", "the learning rate never rises", "the loss falls"} <= added
+    assert not [name for name in added if name.startswith(("a batch with", "each ", "no backward"))]
+    assert set(Invariants(own_kinds=False).extract(healthy)["holds"]) == set(theirs)
+
+
+def test_a_relation_that_the_table_does_not_have_points_to_what_it_is_about(tmp_path):
+    """A second held-out split: its evaluations and reports are no calls of the training loop."""
+    recorder = Recorder(tmp_path / "t", task="classification", classes=2)
+    model = nn.Linear(1, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder.watch(model, optimizer)
+    for epoch in range(3):
+        x = torch.randn(4, 1)
+        loss = model(x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        recorder.log_batch("train", inputs=x, targets=torch.zeros(4).long(), outputs=model(x), loss=loss)
+        x = torch.randn(4 + epoch, 1)
+        recorder.log_batch("test", inputs=x, targets=torch.zeros(4 + epoch).long(), outputs=model(x), loss=1.0)
+        recorder.log_metrics("test", loss=2.0)
+    recorder.finish()
+    for name in ("evaluations on test have equally many samples", "the reported test loss is the mean of the batches"):
+        assert name not in FAULTS
+        detector = Invariants()
+        detector.model = {name: {"if": None, "runs": 4}}
+        assert [s.fault for s in detector.diagnose(Trace(tmp_path / "t")).suspects] == ["evaluation"]
+
+
 def test_an_invariant_holds_in_all_healthy_runs_of_two_workloads():
     model = Invariants().fit(
         [

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from bugbench.detector import NotApplicable
 from bugbench.detectors.autotrainer import Autotrainer
 from bugbench.detectors.deepdiagnosis import Deepdiagnosis
 from bugbench.detectors.deeplocalize import Deeplocalize
 from bugbench.detectors.umlaut import Umlaut
 from bugbench.keras_view import called, epoch_logs, kernels, latest, readings, share_beyond, sizes, unchanged
-from bugbench.program_text import activated, dropout_rates, takes_raw_scores_for_probabilities
+from bugbench.program_text import activated, dropout_rates, reached, takes_raw_scores_for_probabilities
 from bugbench.recorder import Recorder
 from bugbench.trace import Trace
 from torch import nn
@@ -123,6 +124,12 @@ def test_autotrainer_counts_falls_of_training_accuracy(fall, unstable, tmp_path)
     assert answers(Autotrainer(), made_trace(tmp_path / "t", acc=acc))[:1] == ["lr_too_high"] * unstable
 
 
+def test_autotrainer_counts_no_falls_of_another_accuracy(tmp_path):
+    falls = [0.8 - 0.1 * (epoch % 2) for epoch in range(10)]
+    assert answers(Autotrainer(), made_trace(tmp_path / "val", acc=[None] * 10, val_acc=falls)) == []
+    assert answers(Autotrainer(), made_trace(tmp_path / "train", acc=falls, val_acc=LEARNS + [0.9] * 2)) != []
+
+
 def test_autotrainer_on_losses(tmp_path):
     nan = made_trace(tmp_path / "nan", acc=LEARNS, loss=[1.0, *[np.nan] * 7], first_weight={"nonfinite": 1.0})
     assert answers(Autotrainer(), nan)[0] == "lr_too_high"
@@ -176,6 +183,50 @@ def test_deeplocalize(own, family, where, text, tmp_path):
         assert text in suspect.evidence
 
 
+STILL = {"mean": 0.2}
+MOVING = {"mean": 0.2, "std": lambda step: 0.5 + 1e-6 * step}
+NORMED = {"first": "Linear", "act": "BatchNorm1d", "last": "Linear"}
+FLAT = {"first": "Linear", "act": "Flatten", "last": "Linear"}
+
+
+@pytest.mark.parametrize("tensor", ["last_weight", "last_gradient"])
+def test_a_tensor_whose_mean_alone_stands_still_is_not_unchanged(tensor, tmp_path):
+    """As in double precision: the mean of a gradient is a rounding error in size, a weight's moves by less."""
+    for name, own, alarm in (("still", STILL, True), ("moving", MOVING, False)):
+        trace = made_trace(tmp_path / name, acc=TWELVE, losses=lambda step: 1.0 + step, **{tensor: own})
+        assert bool(answers(Deeplocalize(), trace)) == alarm
+        assert bool(answers(Deepdiagnosis(), trace)) == alarm
+
+
+def test_a_norm_may_put_out_a_mean_of_zero(tmp_path):
+    for name, layers, alarm in (("norm", NORMED, False), ("relu", LAYERS, True)):
+        own = {"act": {"mean": 0.0, "std": lambda step: 1 + step}, "layers": layers, "acc": TWELVE[:4]}
+        trace = made_trace(tmp_path / name, losses=lambda step: 1.0 + step, **own)
+        trace.layers.loc[(trace.layers["layer"] == "act") & (trace.layers["step"] % 5 == 4), "mean"] = 1e-9
+        assert bool(answers(Deeplocalize(), trace)) == alarm
+        assert bool(answers(Deepdiagnosis(), trace)) == alarm
+
+
+def test_a_layer_that_flattens_may_put_out_the_same(tmp_path):
+    for name, layers, alarm in (("flat", FLAT, False), ("relu", LAYERS, True)):
+        trace = made_trace(tmp_path / name, acc=TWELVE, act=STILL, layers=layers, losses=lambda step: 1.0 + step)
+        assert bool(answers(Deeplocalize(), trace)) == alarm
+        assert bool(answers(Deepdiagnosis(), trace)) == alarm
+
+
+def test_deeplocalize_asks_gradients_of_dense_layers_alone_and_layer_by_layer(tmp_path):
+    gone = {"first_gradient": {"mean": np.nan}, "losses": lambda step: 1.0 + step}
+    dense = made_trace(tmp_path / "dense", acc=LEARNS, **gone)
+    assert answers(Deeplocalize(), dense)[0] == "numerics"
+    other = made_trace(tmp_path / "conv", acc=LEARNS, **gone)
+    other.meta["layers"] = LAYERS | {"first": "Conv2d"}
+    assert answers(Deeplocalize(), other) == []
+    # 0 in the first layer comes before NaN in the second, of one batch
+    trace = made_trace(tmp_path / "order", acc=LEARNS, first={"mean": 0.0}, act={"mean": np.nan})
+    (suspect, *_) = Deeplocalize().diagnose(trace).suspects
+    assert (suspect.layer, suspect.evidence) == ("first", "step 0, forward: the mean of first is 0")
+
+
 def test_deeplocalize_flags_five_batches_that_are_equally_right(tmp_path):
     run = Recorder(tmp_path, task="classification", classes=2)
     model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
@@ -224,7 +275,7 @@ SIGMOID = {"first": "Linear", "act": "Sigmoid", "last": "Linear"}
         ({"layers": SIGMOID, "first": {"mean": lambda s: 0.01 + s / 1e4, "std": 7.3}}, None, ""),
         ({"act": {"mean": lambda s: 0.3 if 20 <= s < 40 else 0.1 + s}}, "optimizer", "unchanged tensor at epoch 9"),
         ({"last_gradient": {"mean": 9e-8, "min": 0.0, "std": 0.0}}, "lr_too_low", "vanishing gradient"),
-        ({"last_weight": {"mean": np.nan}}, "saturating_activation", "the weight of last has mean inf"),
+        ({"last_weight": {"mean": np.nan}}, "saturating_activation", "the weight of last has mean nan"),
         ({"loss": [1.0] * 12}, "optimizer", "loss stands still at epoch 4"),
         ({"loss": [1.0, np.inf, *[1.0] * 10]}, "optimizer", "loss inf"),
         ({"acc": [*TWELVE[:3], 0.0, *TWELVE[4:]]}, "optimizer", "acc 0"),
@@ -238,6 +289,13 @@ def test_deepdiagnosis(own, first, text, tmp_path):
     assert all(text in s.evidence for s in suspects)
 
 
+def test_deepdiagnosis_names_what_else_makes_weights_small_or_large(tmp_path):
+    small = made_trace(tmp_path / "small", acc=TWELVE, act={"zero_share": 0.7}, last_weight={"std": 0.003})
+    assert answers(Deepdiagnosis(), small) == ["zero_init", "excess_weight_decay", "regulariser_dominates"]
+    large = made_trace(tmp_path / "large", acc=TWELVE, act={"zero_share": 0.7}, last_weight={"std": 4.0})
+    assert answers(Deepdiagnosis(), large) == ["large_init", "lr_too_high"]
+
+
 @pytest.mark.parametrize(
     ("last", "task", "targets", "alarm"),
     [
@@ -249,6 +307,8 @@ def test_deepdiagnosis(own, first, text, tmp_path):
         (nn.Linear(3, 3), "classification", torch.tensor([0, 1, 2]), False),  # scores: right in PyTorch
         (nn.Linear(3, 3), "regression", torch.tensor([0.0, 1.0, 2.0]), False),
         (nn.Linear(3, 3), "regression", torch.tensor([0.0, 1e-3, 0.0]), True),
+        (nn.ReLU(), "regression", torch.tensor([0.0, np.nan, np.inf]), False),  # what is finite is in range
+        (nn.ReLU(), "regression", torch.tensor([np.nan, -1.0, 2.0]), True),
     ],
 )
 def test_deepdiagnosis_on_the_range_of_the_last_layer(last, task, targets, alarm, tmp_path):
@@ -317,8 +377,64 @@ def test_umlaut_knows_an_activation_that_is_a_function(tmp_path):
     layers = {"first": "Linear", "last": "Linear"}
     around = "class Net:\n    def forward(self, x):\n        return self.last(F.relu(self.first(x)))\n"
     assert answers(Umlaut(), made_trace(tmp_path / "around", acc=LEARNS, layers=layers, program=around)) == []
-    other = around.replace("first", "second")
+    layers, other = {"first": "Linear", "second": "Linear", "last": "Linear"}, around.replace("first", "second")
     assert answers(Umlaut(), made_trace(tmp_path / "other", acc=LEARNS, layers=layers, program=other)) != []
+
+
+RESNET = """
+class Block(nn.Module):
+    def forward(self, x):
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x
+        return {block}
+
+class Net(nn.Module):
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.max_pool2d(self.b(self.a(x)), 2)
+        return self.head(torch.flatten(x, 1))
+"""
+PARTS = {"conv1": "Conv2d", "bn1": "BatchNorm2d", "relu": "ReLU", "conv2": "Conv2d", "bn2": "BatchNorm2d"}
+BLOCKS = {f"{block}.{part}": kind for block in "ab" for part, kind in PARTS.items()}
+RESIDUAL = {"stem": "Conv2d", "norm": "BatchNorm2d", **BLOCKS, "head": "Linear"}
+
+
+def test_umlaut_knows_activations_around_norms_and_in_blocks_and_one_module_called_twice(tmp_path):
+    """A ReLU that a block calls twice comes once in the order of the calls."""
+    sound = made_trace(tmp_path / "sound", acc=LEARNS, layers=RESIDUAL, program=RESNET.format(block="self.relu(out)"))
+    assert answers(Umlaut(), sound) == []
+    bare = made_trace(tmp_path / "bare", acc=LEARNS, layers=RESIDUAL, program=RESNET.format(block="out"))
+    (found,) = Umlaut().diagnose(bare).suspects
+    assert (found.fault, found.layer) == ("missing_nonlinearity", "a.conv2")
+
+
+TWO_MODELS = """
+class Generator(nn.Module):
+    def forward(self, x):
+        return torch.tanh(self.head(self.body(x)))
+
+class Discriminator(nn.Module):
+    def forward(self, x):
+        return {head}
+"""
+GAN = {
+    **{"generator.body.0": "Linear", "generator.body.1": "ReLU", "generator.head": "Linear"},
+    **{"discriminator.body.0": "Linear", "discriminator.body.1": "LeakyReLU", "discriminator.head": "Linear"},
+}
+
+
+def test_umlaut_asks_two_models_each_by_itself(tmp_path):
+    sizes = {"generator.parameters": 3, "discriminator.parameters": 4}
+    for name, program, layers, expected in (
+        ("sound", TWO_MODELS.format(head="self.head(self.body(x))"), GAN, []),
+        ("final", TWO_MODELS.format(head="F.relu(self.head(self.body(x)))"), GAN, ["activation_on_logits"]),
+        ("bare", TWO_MODELS.format(head="self.head(self.body(x))"), GAN | {"discriminator.body.1": "Identity"},
+         ["missing_nonlinearity"]),
+    ):  # fmt: skip
+        trace = made_trace(tmp_path / name, acc=LEARNS, layers=layers, program=program)
+        trace.meta = trace.meta | {"sizes": sizes}
+        assert answers(Umlaut(), trace) == expected
 
 
 # -- the view of a trace -------------------------------------------------------------------------------------------
@@ -372,6 +488,23 @@ def test_view_of_a_recorded_run(tmp_path):
     assert logs["loss"].tolist() == [pytest.approx(losses[:6].mean()), pytest.approx(losses[6:].mean())]
 
 
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [
+        (("accuracy", "top5_accuracy", "acc_on_faces"), 0.5),
+        (("Acc", "balanced_accuracy"), 0.5),
+        (("digit_acc", "top5_acc", "balanced_acc"), 0.5),  # none of that very name
+        (("top5_accuracy", "accuracy_balanced", "recall"), None),
+    ],
+)
+def test_an_accuracy_is_what_is_called_so(names, value, tmp_path):
+    run = Recorder(tmp_path, task="classification", classes=3)
+    run.log_batch("train", inputs=torch.ones(1, 1), targets=torch.ones(1), outputs=torch.ones(1, 1), loss=1.0)
+    run.log_metrics("val", **dict(zip(names, (0.5, 0.9, 0.1), strict=False)))
+    run.finish()
+    assert epoch_logs(Trace(tmp_path)).get("val_acc", pd.Series([None])).tolist() == [value]
+
+
 def test_sizes_are_alike_where_nothing_moves(tmp_path):
     trace = made_trace(tmp_path / "t", acc=LEARNS)
     assert set(sizes(trace).values()) == {1.0}
@@ -407,7 +540,12 @@ def test_empty_and_broken_runs_are_no_trouble(detector, tmp_path):
     for name in ("empty", "bare"):
         (tmp_path / name / "program.py").write_text("")
         (tmp_path / name / "config.yaml").write_text("{}")
-        assert not any("nan" in s.fault for s in detector().diagnose(Trace(tmp_path / name)).suspects)
+        trace = Trace(tmp_path / name)
+        if detector in (Autotrainer, Deepdiagnosis) and name == "empty":
+            with pytest.raises(NotApplicable, match="no epoch was evaluated"):
+                detector().diagnose(trace)
+        else:
+            assert not any("nan" in s.fault for s in detector().diagnose(trace).suspects)
 
 
 # -- the text of a program -----------------------------------------------------------------------------------------
@@ -425,9 +563,45 @@ class Net:
         x = torch.nn.functional.gelu(self.three(x))
         return self.sigmoid(x)
 """
-    assert activated(source) == {"convs.one", "two", "three"}
-    assert activated("def forward(self, x):\n    return torch.relu(x)") == {""}
-    assert activated("def forward(self, x):\n    return x.relu()") == {""}
+    assert activated(source) == {"convs.one": True, "two": True, "three": True}
+    assert activated("def forward(self, x):\n    return torch.relu(x)") == {"": True}
+    assert activated("def forward(self, x):\n    return x.relu()") == {"": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("return F.relu(self.bn(self.conv(x)))", {"conv"}),
+        ("return F.relu(F.max_pool2d(self.conv(x), 2))", {"conv"}),
+        ("return F.dropout(self.conv(x)).relu()", {"conv"}),
+        ("x = self.conv(x)\n        x = self.bn(\n            x)\n        return F.relu(x)", {"conv"}),
+        ("return F.relu(self.fc(self.conv(x)))", {"fc"}),  # which leaves the convolution bare
+        ("return F.relu(self.conv(x) + self.fc(x))", {"conv", "fc"}),
+        ("return self.fc(self.act(self.bn(self.conv(x))))", {"conv"}),
+        ("y = self.fc(x)\n        x = self.conv(x)\n        x += y\n        return F.relu(x)", {"conv", "fc"}),
+        (
+            "x = self.conv(x)\n" + 60 * "        x = x + self.bn(x)\n" + "        return F.relu(x)",
+            {"conv"},
+        ),  # not 2 ** 60 ways
+        ("return self.fc(self.act(x))", set()),  # the order of the calls says what came before it
+        ("return F.relu(self.part(x))", {"part"}),  # a container: of its layers, the last
+        ("for f in self.part:\n            x = F.relu(f(x))\n        return x", {""}),
+        ("return F.relu(self.encode(x))", {""}),  # a method, which may do anything
+    ],
+)
+def test_calls_are_followed_to_the_layer_that_is_activated(body, found):
+    kinds = {"conv": "Conv2d", "bn": "BatchNorm2d", "act": "ReLU", "fc": "Linear"}
+    kinds |= {"part.0": "Linear", "part.1": "Linear", "part.2": "Dropout"}
+    assert set(activated(f"class Net:\n    def forward(self, x):\n        {body}\n", kinds)) == found
+    assert reached("part", kinds) == ["part.1"]
+
+
+def test_two_classes_that_differ_in_a_layer_of_one_name():
+    one, other = (f"class {c}:\n    def forward(self, x):\n        return {v}\n" for c, v in (
+        ("One", "torch.tanh(self.head(x))"), ("Other", "self.head(x)")))  # fmt: skip
+    assert activated(one) == {"head": True}
+    assert activated(one + other) == {"head": False}
+    assert reached("head", {"g.head": "Linear", "overhead": "Linear"}) == ["g.head"]
 
 
 def test_dropout_rates_in_the_text():
