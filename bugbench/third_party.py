@@ -1,11 +1,13 @@
-"""What the adapters of third-party tools share: import one, follow a run, collect its data, translate what it says.
+"""What the adapters of third-party tools share: import one, follow a run, translate what it says.
+
+The samples of a run come as tables from :mod:`bugbench.sample_tables`.
 
 An adapter says nothing of its own. The tool judges with its published defaults; a table in the adapter's file maps the
 tool's rules to faults, and the evidence is the tool's message. Where a message names causes, they are the suspects in
 the order in which it names them; where it names a symptom only, the suspect is a family.
 """
 
-import importlib
+import importlib.metadata
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +22,16 @@ from bugbench.rerun import Probe, StopRun, load_program
 from bugbench.vision_operators import declare_vision_operators
 
 INSTALL = "pip install -c constraints.txt -e '.[tools]'"
+PINS = {  # module: the distribution it is of, as in the extra "tools"; another version has other rules
+    **{"cleanlab": "cleanlab==2.9.0", "leakcheck": "leakcheck-ml==0.3.0", "leaklens": "leaklens==1.3.0"},
+    **{"lightning": "lightning==2.6.6", "mldoctor": "mldoct==1.0.0", "ruff": "ruff==0.17.5"},
+    **{"torch_audit": "torch-audit==0.3.0", "torchdiag": "torchdiag==0.1.0", "torchfix": "torchfix==0.7.0"},
+    **{"torchmortem": "torchmortem==0.1.1", "torchtest2": "torchtest2==0.1.0", "trainproof": "trainproof==0.22.0"},
+    "weightwatcher": "weightwatcher==0.7.7",
+}
 OFFLINE = {  # some tools call home when they are imported; a judging process has no network
     **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"},
+    "DISABLE_DEEPCHECKS_ANONYMOUS_TELEMETRY": "1",
     **{"TQDM_DISABLE": "1", "NO_COLOR": "1"},
 }
 
@@ -30,14 +40,25 @@ def tool(module: str) -> ModuleType:
     """Import a module of a third-party tool.
 
     Raises:
-        NotInstalled: it, or something that it needs, is missing.
+        NotInstalled: it, or something that it needs, is missing, or it is there in another version than is pinned.
     """
     os.environ |= OFFLINE
     try:
         declare_vision_operators()  # several tools import torchvision
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise NotInstalled(f"{INSTALL} ({error})") from error
+    name, _, pinned = PINS.get(module.partition(".")[0], "").partition("==")
+    if name and (found := _version(name)) != pinned:
+        raise NotInstalled(f"{INSTALL} (installed is {name} {found}; what its rules mean is known for {pinned})")
+    return imported
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "of no known version"
 
 
 def own_interpreter(name: str, python: str, packages: str) -> Path:
@@ -170,80 +191,3 @@ def _loss(function: Any, outputs: Any, targets: Any) -> float | None:
         return float(value)
     except Exception:  # another signature, other targets: any error says that this is not how it is called
         return None
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The samples of a split in the order of the loader: a row of features for each, and its label if it has one."""
-
-    features: np.ndarray
-    labels: np.ndarray | None
-
-
-class _FirstEpoch(Probe):
-    def __init__(self, trace: Trace) -> None:
-        first = trace.steps[trace.steps["epoch"] == 0]
-        self.left = first["split"].value_counts().to_dict()
-        self.batches: dict[str, list[tuple[Any, Any]]] = {}
-        self.seen = 0
-
-    def log_batch(self, split: str, **tensors: Any) -> None:
-        if self.left.get(split, 0):
-            self.left[split] -= 1
-            self.seen += 1
-            inputs, targets = (tensors.get("samples", tensors["inputs"])), tensors["targets"]
-            self.batches.setdefault(split, []).append((_array(inputs), _array(targets)))
-        if not any(self.left.values()):
-            raise StopRun
-
-
-def _array(value: Any) -> Any:
-    return value.detach().cpu().numpy().copy() if hasattr(value, "detach") else value
-
-
-def first_epoch(trace: Trace) -> dict[str, Samples]:
-    """Return the samples of each split in the first epoch, before random augmentation where the program logs them.
-
-    Raises:
-        NotApplicable: the program raises at once, or its inputs are no arrays of one shape.
-    """
-    probe = _FirstEpoch(trace)
-    follow(trace, probe)
-    splits = {}
-    for split, batches in probe.batches.items():
-        inputs = [x for x, _ in batches]
-        if any(not isinstance(x, np.ndarray) or x.ndim == 0 for x in inputs) or len({x.shape[1:] for x in inputs}) != 1:
-            raise NotApplicable("a table has one row of numbers for each sample; the inputs are no arrays of one shape")
-        features = np.concatenate([x.reshape(len(x), -1) for x in inputs])
-        labels = [y.reshape(-1) for x, y in batches if isinstance(y, np.ndarray) and y.size == len(x)]
-        splits[split] = Samples(features, np.concatenate(labels) if len(labels) == len(batches) else None)
-    if "train" not in splits:
-        raise NotApplicable("the program logs no training batch")
-    return splits
-
-
-def validation(splits: Mapping[str, Samples]) -> Samples | None:
-    """Return the samples that the program evaluates on: "val" if there is one of that name."""
-    others = [split for split in sorted(splits) if split != "train"]
-    return splits.get("val", splits[others[0]] if others else None)
-
-
-def tables(trace: Trace) -> tuple[Any, Any, str | None]:
-    """Return the first epoch as data frames of training and validation (or None), and the name of the target's column.
-
-    Raises:
-        NotApplicable: see :func:`first_epoch`.
-    """
-    import pandas as pd
-
-    splits = first_epoch(trace)
-    frames: list[Any] = []
-    for samples in (splits["train"], validation(splits)):
-        if samples is None:
-            frames.append(None)
-            continue
-        frame = pd.DataFrame(samples.features, columns=[f"x{i}" for i in range(samples.features.shape[1])])
-        if samples.labels is not None:
-            frame["target"] = samples.labels
-        frames.append(frame)
-    return frames[0], frames[1], "target" if "target" in frames[0] else None

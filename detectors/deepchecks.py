@@ -7,24 +7,36 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
-from bugbench.third_party import Message, own_interpreter, tables, translate
+from bugbench.detector import Detector, Diagnosis, NotInstalled, Trace
+from bugbench.sample_tables import tables
+from bugbench.third_party import OFFLINE, Message, own_interpreter, translate
 
 FAULTS = {
-    "TrainTestSamplesMix": ["train_in_validation", "duplicates_across_split"],
-    "FeatureLabelCorrelation": ["label_leakage"],
     "PercentOfNulls": ["nan_inputs"],
     "DataDuplicates": ["duplicate_rows"],
+    "ConflictingLabels": ["label_noise"],
+    "FeatureLabelCorrelation": ["label_leakage"],
+    "TrainTestSamplesMix": ["train_in_validation", "duplicates_across_split"],
+    "DatasetsSizeComparison": ["tiny_validation"],
+    "NewLabelTrainTest": ["dropped_class", "split"],
+    "LabelDrift": ["split"],
 }
-PACKAGES = "deepchecks==0.19.1 'setuptools<81' 'scikit-learn<1.8' 'pandas<3' 'numpy<2'"
+PACKAGES = "deepchecks==0.19.1 numpy==1.26.4 pandas==2.3.3 scikit-learn==1.7.2 scipy==1.17.1 setuptools==65.5.0"
 SCRIPT = """
 import json, os, sys, warnings
+from importlib.metadata import version
+pins = dict(pin.split("==") for pin in sys.argv[2:])
+other = [f"{name} {version(name)}" for name, pinned in pins.items() if version(name) != pinned]
+if other:
+    json.dump({"other": other}, open("said.json", "w"))
+    sys.exit()
 warnings.simplefilter("ignore")
 import pandas as pd
 from deepchecks.tabular import Dataset
 from deepchecks.tabular import checks
 
 train, test = (pd.read_csv(name) if os.path.exists(name) else None for name in ("train.csv", "test.csv"))
+alike = test is not None and list(train) == list(test)
 about = {"label": "target", "label_type": sys.argv[1]} if "target" in train else {}
 about["cat_features"] = []
 train, test = (None if table is None else Dataset(table, **about) for table in (train, test))
@@ -32,24 +44,36 @@ run = [(checks.PercentOfNulls().add_condition_percent_of_nulls_not_greater_than(
 run += [(checks.DataDuplicates().add_condition_ratio_less_or_equal(), (train,))]
 if "label" in about:
     run += [(checks.FeatureLabelCorrelation().add_condition_feature_pps_less_than(), (train,))]
-if test is not None:
+    if sys.argv[1] != "regression":
+        run += [(checks.ConflictingLabels().add_condition_ratio_of_conflicting_labels_less_or_equal(), (train,))]
+if alike:
     run += [(checks.TrainTestSamplesMix().add_condition_duplicates_ratio_less_or_equal(), (train, test))]
+    run += [(checks.DatasetsSizeComparison().add_condition_test_train_size_ratio_greater_than(), (train, test))]
+    if "label" in about:
+        run += [(checks.LabelDrift().add_condition_drift_score_less_than(), (train, test))]
+        if sys.argv[1] != "regression":
+            run += [(checks.NewLabelTrainTest().add_condition_new_labels_number_less_or_equal(), (train, test))]
 failed = []
 for check, given in run:
     for result in check.run(*given).conditions_results:
+        if result.category.value == "ERROR":
+            raise RuntimeError(f"{type(check).__name__}: {result.details}")
         if not result.is_pass():
             failed.append([type(check).__name__, f"{result.category.value} {result.name}: {result.details}"])
-json.dump(failed, open("failed.json", "w"))
+json.dump({"failed": failed}, open("said.json", "w"))
 """
 
 
 @dataclass
 class Deepchecks(Detector):
-    """deepchecks 0.19.1 (docs.deepchecks.com): four checks of its suites with their default conditions.
+    """deepchecks 0.19.1 (docs.deepchecks.com): checks of its two suites for data with their default conditions.
 
-    Missing values, repeated rows, a column that predicts the target (predictive power score), and rows that training
-    and validation share. Its other checks have no fault in the vocabulary, or tell of any images that they are at fault
-    (a column with a single value). The tables are those of ``leakcheck_ml``.
+    Of the training data: missing values, repeated rows, equal rows with different labels, a column that predicts the
+    target (predictive power score). Of the split: shared rows, a validation set of less than a hundredth of the
+    training set, labels that training lacks, a target that is distributed otherwise. Validation with other columns is
+    not compared: the tool takes no such tables. Left out are the checks of text, dates, identifiers and categories, of
+    which a tensor has none, and those that tell of any images that they are at fault (single values, correlated
+    features, drift of features). The tables are those of ``leakcheck_ml``.
 
     It needs older versions of numpy, pandas and scikit-learn than this project, and is under the AGPL: it runs in
     an environment of its own. ``python`` names its interpreter; left empty, it is looked for in ``envs/deepchecks``
@@ -63,17 +87,17 @@ class Deepchecks(Detector):
     def diagnose(self, trace: Trace) -> Diagnosis:
         python = own_interpreter("deepchecks", self.python, PACKAGES)
         train, test, target = tables(trace)
-        if trace.meta.get("task") == "language_model" or not len(train):
-            raise NotApplicable("the tool checks tables of features")
         kind = "regression" if trace.meta.get("task") == "regression" or not target else "multiclass"
         with tempfile.TemporaryDirectory() as folder:
             for name, table in (("train", train), ("test", test)):
                 if table is not None:
                     table.to_csv(Path(folder) / f"{name}.csv", index=False)
             alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            command = [str(python), "-c", SCRIPT, kind]
-            done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, check=False)
+            command = [str(python), "-c", SCRIPT, kind, *PACKAGES.split()]
+            done = subprocess.run(command, cwd=folder, env=alone | OFFLINE, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"deepchecks: {done.stderr.strip().splitlines()[-1:]}")
-            failed = json.loads((Path(folder) / "failed.json").read_text())
-        return translate([Message(check, said) for check, said in failed], FAULTS)
+            said = json.loads((Path(folder) / "said.json").read_text())
+        if "other" in said:
+            raise NotInstalled(f"{python} has {', '.join(said['other'])}: {python} -m pip install {PACKAGES}")
+        return translate([Message(check, words) for check, words in said["failed"]], FAULTS)

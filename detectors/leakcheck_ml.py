@@ -3,24 +3,27 @@
 from dataclasses import dataclass
 
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
-from bugbench.third_party import Message, tables, tool, translate
+from bugbench.sample_tables import tables
+from bugbench.third_party import Message, tool, translate
 
 FAULTS = {
     "duplicates: also appear in train": ["train_in_validation", "duplicates_across_split"],
-    "near-duplicates": ["duplicates_across_split", "split"],
-    "target-leakage": ["label_leakage"],
-    "group-leakage": ["group_leakage"],
-    "temporal": ["temporal_leakage"],
+    "duplicates: No shared feature columns": (),  # of tables that have other columns there is nothing to compare
+    "near-duplicates: are near-duplicates of train rows": ["duplicates_across_split", "split"],
+    "target-leakage: with target": ["label_leakage"],
+    "target-leakage: is an exact copy of the target": ["label_leakage"],
+    "id-columns: drop it before training": (),  # a hint
 }
 
 
 @dataclass
 class LeakcheckMl(Detector):
-    """leakcheck-ml 0.3.0 (PyPI, leakcheck-ml), all its checks at their defaults.
+    """leakcheck-ml 0.3.0 (PyPI, leakcheck-ml), ``run_all`` at its defaults.
 
-    The tables are the samples of the first epoch in the order of the loader, before augmentation where the program logs
-    them, and those of the first evaluation: a column for each input value, and the target where a sample has one.
-    Findings "fail" and "warn" count, in this order. ``id-columns``, "drop it before training", is a hint and no fault.
+    The tables are the samples of the first epoch, each once, before augmentation where the program logs them, and those
+    of the first evaluation: a column for each input value, and the target where a sample has one. Its checks of groups
+    and of time look for columns by name or of dates; a tensor has neither, so they cannot speak here. Findings "fail"
+    and "warn" count, in this order.
     """
 
     access = {"rerun"}

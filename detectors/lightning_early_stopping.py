@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
+from bugbench.sample_tables import evaluation_split
 from bugbench.third_party import Message, tool, translate
 
-FAULTS = {"NON_FINITE_METRIC": ["numerics"]}
+FAULTS = {"NON_FINITE_METRIC": ["numerics"], "NOT_STOPPED": ()}
 
 
 @dataclass
@@ -18,8 +19,9 @@ class LightningEarlyStopping(Detector):
     """Lightning 2.6.6, the callback ``EarlyStopping(check_finite=True)`` on the recorded losses.
 
     Lightning's ``Trainer`` plays the run's losses to the callback, epoch by epoch: the mean of the training batches,
-    and the validation loss that the program reports. A loss that is not finite is the one fault that it tells of. That
-    the metric no longer improves (``patience``) is how training is meant to end, so no fault.
+    and the loss that the program reports of an evaluation. A loss that is not finite is the one fault that it tells of.
+    That the metric no longer improves is how training is meant to end, so no fault; ``patience`` is the length of the
+    run, since the callback looks at nothing after it has stopped.
     """
 
     access = {"curves"}
@@ -31,11 +33,12 @@ class LightningEarlyStopping(Detector):
         if steps.empty:
             raise NotApplicable("the program logs no training batch")
         curves = {"train_loss": [float(loss.mean(skipna=False)) for _, loss in steps.groupby("epoch")["loss"]]}
-        if len(validation := trace.metric("val", "loss")):
-            curves["val_loss"] = [float(v) for v in validation]
+        reported = trace.metrics[trace.metrics["name"] == "loss"]
+        if split := evaluation_split(reported["split"]):
+            curves[f"{split}_loss"] = [float(v) for v in trace.metric(split, "loss")]
         messages = []
         for name, values in curves.items():
-            callback = callbacks.EarlyStopping(name, check_finite=True)
+            callback = callbacks.EarlyStopping(name, patience=len(values), check_finite=True)
             _play(lightning, callback, name, values)
             messages.append(Message(callback.stopping_reason.name, callback.stopping_reason_message or ""))
         return translate(messages, FAULTS)

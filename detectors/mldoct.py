@@ -13,6 +13,8 @@ FAULTS = {
     "double_softmax": ["redundant_softmax"],
     "oom_leak": ["memory_growth"],
     "syntax_error": ["crash"],
+    "missing_clip": (),  # hints
+    "cpu_bottleneck": (),
 }
 
 

@@ -9,15 +9,29 @@ from pathlib import Path
 from bugbench.detector import Detector, Diagnosis, Trace
 from bugbench.third_party import Message, tool, translate
 
-FAULTS = {rule: ["crash"] for rule in ("invalid-syntax", "F704", "F706", "F821", "F822", "F823")}  # these raise
+RAISE = (  # rules of the default set that find what raises, when it is compiled or when the program gets there
+    *("invalid-syntax", "F404", "F407", "F621", "F622", "F701", "F702", "F704", "F706", "F707"),  # SyntaxError
+    *("PLE0115", "PLE0117", "PLE0118", "PLE1142", "PLE1700"),  # SyntaxError
+    *("F501", "F502", "F503", "F505", "F506", "F507", "F508", "F509", "PLE1300", "PLE1307"),  # "%" formatting
+    *("F521", "F524", "F525"),  # str.format
+    *("F633", "F821", "F823", "TC004", "TC007", "TC010"),  # names that are not there
+    *("PLE0100", "PLE0101", "PLE0643", "PLE1132", "PLE1507", "PLR1708", "PLW0245", "PLW0406"),
+    *("G101", "PT010", "PTH210", "RUF008", "RUF016", "RUF053"),
+)
+STYLE = (  # linters whose other rules of the default set are about style, or about what may go wrong some day
+    *("ASYNC", "B", "BLE", "C", "D", "DTZ", "E", "EXE", "F", "FA", "FLY", "FURB", "G", "I", "INT", "ISC", "LOG", "N"),
+    *("PERF", "PGH", "PIE", "PL", "PT", "PTH", "PYI", "RET", "RUF", "S", "SIM", "T", "TC", "TRY", "UP", "W", "YTT"),
+)
+FAULTS = {**dict.fromkeys(RAISE, ("crash",)), **dict.fromkeys(STYLE, ())}
 
 
 @dataclass
 class Ruff(Detector):
     """Ruff 0.17.5 with its default rules (docs.astral.sh/ruff).
 
-    No rule of it knows training. What it can find is a program that raises: undefined names and syntax errors. Unused
-    names and the like are style.
+    No rule of it knows training. What it can find is a program that raises: ``RAISE`` lists the rules that say so. A
+    ``raise`` of what is no exception, an undefined name in ``__all__``, and calls of ``logging`` with the wrong number
+    of arguments end no program that would have gone on without them, so they count as style, like unused names.
     """
 
     access = {"source"}
@@ -32,4 +46,10 @@ class Ruff(Detector):
                 [*command, "--output-format=json", str(path)], check=True, capture_output=True, text=True
             )
         found = json.loads(done.stdout)
-        return translate([Message(f["code"], f["message"], line=f["location"]["row"]) for f in found], FAULTS)
+        return translate([Message(_row(f["code"]), f["message"], line=f["location"]["row"]) for f in found], FAULTS)
+
+
+def _row(code: str) -> str:
+    """Return the key of ``FAULTS`` that a rule falls under: itself, or its linter."""
+    linter = code.rstrip("0123456789")
+    return next((key for key in (code, linter, linter[:2]) if key in FAULTS), code)

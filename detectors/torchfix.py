@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from bugbench.detector import Detector, Diagnosis, Trace
 from bugbench.third_party import Message, tool, translate
 
-FAULTS = {"TOR001": ["crash"]}  # a function that torch has removed
+FAULTS = {
+    "TOR001": ["crash"],  # a function that torch has removed is called
+    "TOR004": ["crash"],  # … or imported
+    "TOR002": ["frozen_layers"],  # the attribute is `requires_grad`: what `require_grad` was to unfreeze stays frozen
+    # deprecated, not public, unsafe, or written in another way than is advised; none of it changes the training
+    **dict.fromkeys(("TOR003", "TOR101", "TOR102", "TOR103", "TOR104", "TOR105", "TOR106", "TOR107"), ()),
+    **dict.fromkeys(("TOR201", "TOR202", "TOR203"), ()),
+}
 
 
 @dataclass
 class Torchfix(Detector):
-    """TorchFix 0.7.0 (PyPI, torchfix), the rules that are on by default: functions that are deprecated or removed.
+    """TorchFix 0.7.0 (PyPI, torchfix), the rules that are on by default.
 
-    None of them is about a fault of training, but for a removed function, which raises. An empty row is its true
-    result.
+    Three of them name a fault: a removed function is called or imported, which raises, and the misspelt attribute
+    ``require_grad``. The others are about deprecated names, safety and style.
     """
 
     access = {"source"}

@@ -3,21 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bugbench.detector import Detector, Diagnosis, Trace
+from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
+from bugbench.sample_tables import evaluation_split
 from bugbench.third_party import Message, tool, translate
 
 FAULTS = {  # what the rule's text or the tool's gallery of broken runs (README) gives as the cause, else the family
     "TP-NAN": ["numerics"],
-    "TP-NAN-GRAD": ["fp16_overflow", "numerics"],
     "TP-ZERO-LOSS-ONSET": ["numerics"],
     "TP-ZERO-LOSS": ["loss"],
-    "TP-ZERO-GRAD": ["detached_features", "frozen_layers"],
     "TP-ZERO-LR": ["lr_too_low"],
     "TP-ZERO-LR-PARTIAL": ["lr_decays_early"],
     "TP-FLAT": ["optimizer"],
     "TP-DEAD-RUN": ["lr_too_low", "label_noise"],
     "TP-DIVERGE": ["lr_too_high"],
-    "TP-GRAD-SPIKE": ["lr_too_high", "label_noise"],
     "TP-OVERFIT": ["overfit_capacity"],
 }
 
@@ -27,7 +25,8 @@ class Trainproof(Detector):
     """trainproof 0.22.0 (PyPI, trainproof): the verdict of ``trainproof epoch`` on loss and learning rate of each step.
 
     The log has a record for each training batch, with the loss that the program reports of an evaluation as
-    ``eval_loss``. FAIL comes before WARN. It reads symptoms off curves and says so itself.
+    ``eval_loss``. FAIL comes before WARN. It reads symptoms off curves and says so itself. Curves hold no norms of
+    gradients and no times, so its rules about these cannot speak.
     """
 
     access = {"curves"}
@@ -36,10 +35,16 @@ class Trainproof(Detector):
     def diagnose(self, trace: Trace) -> Diagnosis:
         check_records = tool("trainproof.epoch").check_records
         records: list[Any] = trace.train_steps()[["step", "loss", "lr"]].to_dict("records")
-        evaluated = trace.metrics[(trace.metrics["split"] == "val") & (trace.metrics["name"] == "loss")]
+        if not records:
+            raise NotApplicable("the program logs no training batch")
+        reported = trace.metrics[trace.metrics["name"] == "loss"]
+        evaluated = reported[reported["split"] == evaluation_split(reported["split"])]
         records += [{"step": step, "eval_loss": v} for step, v in evaluated[["step", "value"]].itertuples(index=False)]
         records.sort(key=lambda record: record["step"])  # stable: a batch comes before the evaluation after it
-        found = [f for f in check_records(_plain(records))["findings"] if f["level"] in ("FAIL", "WARN")]
+        report = check_records(_plain(records))
+        if report["verdict"] == "NOT-CHECKED":
+            raise NotApplicable(report["findings"][-1]["evidence"])
+        found = [f for f in report["findings"] if f["level"] in ("FAIL", "WARN")]
         found.sort(key=lambda f: f["level"])  # stable
         return translate([Message(f["id"], f"{f['level']} {f['message']} {f['evidence']}") for f in found], FAULTS)
 
