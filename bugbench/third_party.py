@@ -4,22 +4,26 @@ The samples of a run come as tables from :mod:`bugbench.sample_tables`.
 
 An adapter says nothing of its own. The tool judges with its published defaults; a table in the adapter's file maps the
 tool's rules to faults, and the evidence is the tool's message. Where a message names causes, they are the suspects in
-the order in which it names them; where it names a symptom only, the suspect is a family.
+the order in which it names them; where it names a symptom only, the suspect is a family; what is no fault stands in the
+table with none, and what does not stand there is an error.
 """
 
 import importlib.metadata
 import os
+import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
+import torch
 from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Suspect, Trace
 from bugbench.rerun import Probe, StopRun, load_program
 from bugbench.vision_operators import declare_vision_operators
+from torch.utils._pytree import tree_map
 
 INSTALL = "pip install -c constraints.txt -e '.[tools]'"
 PINS = {  # module: the distribution it is of, as in the extra "tools"; another version has other rules
@@ -29,6 +33,7 @@ PINS = {  # module: the distribution it is of, as in the extra "tools"; another 
     **{"torchmortem": "torchmortem==0.1.1", "torchtest2": "torchtest2==0.1.0", "trainproof": "trainproof==0.22.0"},
     "weightwatcher": "weightwatcher==0.7.7",
 }
+UNWATCHED = "the program watches no model"
 OFFLINE = {  # some tools call home when they are imported; a judging process has no network
     **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"},
     "DISABLE_DEEPCHECKS_ANONYMOUS_TELEMETRY": "1",
@@ -91,8 +96,10 @@ def translate(messages: Iterable[Message], faults: Mapping[str, Sequence[str]]) 
     """Return the suspects of messages, most important first, as ``faults`` says.
 
     A key of ``faults`` is a rule, or a rule and words of its message: "loss: not connected". The first key that fits
-    is taken; a message that fits none names no fault of the vocabulary. A fault is suspected once, by its first
-    message.
+    is taken; a message that is no fault has a key without suspects. A fault is suspected once, by its first message.
+
+    Raises:
+        KeyError: no key fits a message; the text holds it.
     """
     suspects: dict[str, Suspect] = {}
     for message in messages:
@@ -108,7 +115,7 @@ def _meaning(message: Message, faults: Mapping[str, Sequence[str]]) -> Sequence[
         rule, _, words = key.partition(": ")
         if rule == message.rule and words in message.text:
             return meant
-    return ()
+    raise KeyError(f"not in the table of what the tool may say: {message.rule}: {message.text}")
 
 
 class Following(Probe):
@@ -138,24 +145,37 @@ class Following(Probe):
 
 
 def follow(trace: Trace, probe: Any) -> None:
-    """Run the program of ``trace`` again under a probe. An error is the tool's own if the recorded run had none.
+    """Run the program of ``trace`` again under a probe. An error other than the recorded run's is the tool's own.
 
     Raises:
-        NotApplicable: the program raises before it has trained on a batch, or in a process that it started: a judging
-            process may have no sockets for them.
+        NotApplicable: the program watches no model, which a :class:`Following` waits for; or it raises before it has
+            trained on a batch, or in a process that it started: a judging process may have no sockets for them.
     """
     try:
         trace.rerun(probe)
     except Exception as error:
-        alone = type(error).__name__ != "ProcessRaisedException"  # torch's, of a process that the program started
-        if probe.seen and alone and trace.error is not None:
-            return
         last = ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
-        if not alone:
+        if type(error).__name__ == "ProcessRaisedException":  # torch's, of a process that the program started
             raise NotApplicable(f"the program's own processes cannot be followed here: {last}") from error
-        if trace.error is None:
+        if not _is_recorded(error, trace.error or ""):
             raise
-        raise NotApplicable(f"the program raises before it has trained on a batch: {last}") from error
+        if not probe.seen:
+            raise NotApplicable(f"the program raises before it has trained on a batch: {last}") from error
+    if not getattr(probe, "watched", True):
+        raise NotApplicable(UNWATCHED)
+
+
+def _is_recorded(error: Exception, recorded: str) -> bool:
+    """Tell whether a recorded traceback ends in the type and the last line of ``error``, places and addresses aside."""
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    kind, last = _placeless(said[0]).partition(":")[0], _placeless(said[-1])
+    known = [_placeless(line) for line in recorded.strip().splitlines()]
+    return known[-1:] == [last] and kind in {line.partition(":")[0] for line in known}
+
+
+def _placeless(line: str) -> str:
+    line = re.sub(r"0x[0-9a-f]+|/?(?:[^\s/'\":]+/)+", "", line)
+    return re.sub(r"^(?:\w+\.)+(?=\w+(?::|$))", "", line)  # the module of an exception's type
 
 
 def only_model(probe: Following) -> tuple[Any, Any]:
@@ -171,23 +191,23 @@ def only_model(probe: Following) -> tuple[Any, Any]:
 
 
 def loss_of(trace: Trace, outputs: Any, targets: Any) -> Any:
-    """Return the loss as a user would hand it to a tool: torch's cross-entropy if that is what the program computes.
+    """Return the program's own ``loss_function(outputs, targets)``, or None if it is not called with these two.
 
-    Else it is the program's own ``loss_function(outputs, targets)``, and None if it has none that takes these two.
+    They are of a batch that the program has trained on, so an error says that it computes its loss in another way.
     """
-    import torch.nn.functional as F
-
     own = getattr(load_program(trace.folder / "program.py"), "loss_function", None)
-    value = _loss(own, outputs, targets)
-    if value is None:
-        return None
-    usual = _loss(F.cross_entropy, outputs, targets)
-    return F.cross_entropy if usual is not None and np.isclose(usual, value, rtol=1e-5, equal_nan=True) else own
-
-
-def _loss(function: Any, outputs: Any, targets: Any) -> float | None:
     try:
-        value = function(outputs.detach().clone().requires_grad_(), targets)
-        return float(value)
-    except Exception:  # another signature, other targets: any error says that this is not how it is called
+        own(tree_map(_in_a_graph, outputs), detached(targets))  # type: ignore[misc]
+    except Exception:  # any, for the reason above
         return None
+    return own
+
+
+def _in_a_graph(value: Any) -> Any:
+    differentiable = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.detach().requires_grad_().clone() if differentiable else value
+
+
+def detached(values: Any) -> Any:
+    """Return what holds tensors with copies of them, out of the graph they were computed in."""
+    return tree_map(lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, values)

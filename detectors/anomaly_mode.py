@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from bugbench.detector import HEALTHY, Detector, Diagnosis, NotApplicable, Trace
-from bugbench.third_party import Following, Message, translate
+from bugbench.third_party import UNWATCHED, Following, Message, translate
 
 FAULTS = {  # the backward function that returned NaN
     **{"LogBackward": ["log_of_zero"], "Log2Backward": ["log_of_zero"], "Log10Backward": ["log_of_zero"]},
@@ -31,16 +31,19 @@ class AnomalyMode(Detector):
     origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
+        run = _Anomaly(trace)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                trace.rerun(_Anomaly(trace))
+                trace.rerun(run)
             except Exception as error:
-                named = re.search(r"Function '(\w+?)\d*' returned nan values", str(error))
+                named = re.search(r"Function '([^']+?)\d*' returned nan values", str(error))
                 if not named:
                     reason = f"the program raises {type(error).__name__}, which is no anomaly of its gradients"
                     raise NotApplicable(reason) from error
             else:
+                if not run.watched:
+                    raise NotApplicable(UNWATCHED)
                 return HEALTHY
             finally:
                 torch.autograd.set_detect_anomaly(False)

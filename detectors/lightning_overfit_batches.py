@@ -1,6 +1,7 @@
 """Lightning's overfit_batches: can the model learn one batch by heart?"""
 
 import contextlib
+import copy
 import io
 import logging
 import tempfile
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
 from bugbench.rerun import StopRun
-from bugbench.third_party import Following, Message, follow, loss_of, only_model, tool, translate
+from bugbench.third_party import Following, Message, detached, follow, loss_of, only_model, tool, translate
 
-FAULTS = {"overfit_batches: raises": ["crash"], "overfit_batches": ["model", "loss", "optimizer"]}
+FAULTS = {"overfit_batches": ["model", "loss", "optimizer"]}
 
 
 @dataclass
@@ -87,15 +88,16 @@ class _Beginning(Following):
 
     def on_watch(self, model: Any, optimizer: Any) -> None:
         self.state = {name: value.clone() for name, value in model.state_dict().items()}
-        self.optimizer_state = optimizer.state_dict() if optimizer is not None else {}
+        self.optimizer_state = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else {}
         self.hook = model.register_forward_hook(self._after_forward, with_kwargs=True)
 
     def _after_forward(self, model: Any, arguments: Any, keywords: Any, outputs: Any) -> None:
         if torch.is_grad_enabled() and self.arguments is None:
-            self.arguments, self.keywords, self.outputs = arguments, keywords, outputs
+            self.arguments, self.keywords, self.outputs = detached((arguments, keywords, outputs))
 
     def on_batch(self, split: str, tensors: Mapping[str, Any]) -> None:
         if split == "train":
-            self.targets = tensors["targets"]
-            self.hook.remove()
+            self.targets = detached(tensors["targets"])
+            if self.watched:
+                self.hook.remove()
             raise StopRun

@@ -9,7 +9,6 @@ from bugbench.third_party import Following, Message, follow, tool, translate
 FAULTS = {  # the causes in the rule's title and remediation, in their order
     "TA100": ["lr_too_high", "fp16_overflow", "large_init"],
     "TA102": ["lr_too_high"],
-    "TA103": ["dead_relu"],
     "TA104": ["step_before_backward", "frozen_layers"],
     "TA105": ["dead_relu"],
     "TA300": ["device_mismatch"],
@@ -21,6 +20,7 @@ FAULTS = {  # the causes in the rule's title and remediation, in their order
     "TA405": ["zero_init"],
     "TA500": ["model"],
     "TA501": ["shared_module"],
+    **{"TA400": [], "TA401": [], "TA402": [], "TA403": []},  # advice on style
 }
 PERFORMANCE = {"TA200", "TA201", "TA202", "TA203"}
 
@@ -31,8 +31,12 @@ class TorchAudit(Detector):
 
     The tool's default is every thousandth step, more than these runs have. Its hints on performance (TA2xx: tensor
     cores, memory layout, precision) are switched off by the tool's own ``ignore_rules``; without that every program has
-    some. Advice on style (AdamW, weight decay on biases, biases before a norm, even kernels) is no fault. A rule is
-    told once, by its first finding; errors rank above warnings, warnings above information.
+    some. Advice on style (AdamW, weight decay on biases, biases before a norm) is no fault, and what it calls
+    information (TA103, a gradient that is zero in one batch; TA404, an even kernel) is no alarm: to the tool itself
+    nothing below an error fails a run. A rule is told once, by its first finding; errors rank above warnings.
+
+    Raises:
+        RuntimeError: the tool's own error, TA000.
     """
 
     access = {"rerun"}
@@ -45,7 +49,10 @@ class TorchAudit(Detector):
         found: dict[str, Any] = {}
         for auditor in run.auditors:
             for finding in auditor.finish(report=False).findings:
-                found.setdefault(finding.rule_id, finding)
+                if finding.rule_id == "TA000":
+                    raise RuntimeError(f"{finding.rule_id}: {finding.message}")
+                if finding.severity.value != "INFO":
+                    found.setdefault(finding.rule_id, finding)
             auditor.unpatch()
         ranked = sorted(found.values(), key=lambda f: f.severity, reverse=True)  # stable
         return translate(

@@ -1,5 +1,6 @@
 """torchmortem: an autopsy of a training run."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ FAULTS = {  # category, and words of the title; causes as the tool's advice impl
     "update_ratio: too low": ["lr_too_low"],
     "update_ratio: too high": ["lr_too_high"],
     "weight_norm: explosion": ["lr_too_high"],  # the advice before, more weight decay, is no fault of the vocabulary
-    "weight_norm": ["model"],
+    **{"weight_norm: Stagnant": ["model"], "weight_norm: imbalance": ["model"]},
 }
 
 
@@ -29,7 +30,8 @@ class Torchmortem(Detector):
     """torchmortem 0.1.1 (PyPI, torchmortem): ``Autopsy`` of each watched model with its default sampling.
 
     Critical findings come first, then warnings; observations that it calls information do not count. It warns of every
-    healthy run that was tried, and it calls NaN gradients vanishing.
+    healthy run that was tried, and it calls NaN gradients vanishing. An error in one of its rules, which it logs and
+    passes over, is raised.
     """
 
     access = {"rerun"}
@@ -37,10 +39,18 @@ class Torchmortem(Detector):
 
     def diagnose(self, trace: Trace) -> Diagnosis:
         run = _Autopsies(trace, tool("torchmortem").Autopsy)
-        follow(trace, run)
+        logger, errors = logging.getLogger("torchmortem.core"), _Errors(logging.ERROR)
+        logger.addHandler(errors)
+        try:
+            follow(trace, run)
+        finally:
+            for autopsy in run.autopsies:
+                autopsy.detach()  # one that is attached writes a report into the working directory as Python ends
+            logger.removeHandler(errors)
+        if errors.said:
+            raise RuntimeError(errors.said[0])
         findings = []
         for autopsy in run.autopsies:
-            autopsy.detach()
             findings += [f for f in autopsy.get_report().findings if f.severity.name in ("CRITICAL", "WARNING")]
         findings.sort(key=lambda f: f.severity.name)  # stable
         return translate(
@@ -50,6 +60,18 @@ class Torchmortem(Detector):
             ],
             FAULTS,
         )
+
+
+class _Errors(logging.Handler):
+    """Keeps the errors that the tool logs."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        self.said.append(f"{record.getMessage()}: {type(cause).__name__}: {cause}")
 
 
 class _Autopsies(Following):

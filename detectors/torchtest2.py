@@ -5,37 +5,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from bugbench.detector import Detector, Diagnosis, NotApplicable, Trace
 from bugbench.rerun import StopRun
-from bugbench.third_party import Following, Message, follow, loss_of, only_model, tool, translate
-from torch.utils._pytree import tree_map
+from bugbench.third_party import Following, Message, detached, follow, loss_of, only_model, tool, translate
 
-FAULTS = {  # check, and words of its message: the causes that the message names, in its order
-    "forward": ["crash"],
-    "output_finite": ["numerics"],
-    "output_varies": ["model"],
-    "eval_determinism": ["functional_dropout"],
-    "loss: raised": ["crash"],
-    "loss: must be a scalar": ["loss"],
-    "loss: the loss is": ["numerics"],
-    "loss: not connected": ["detached_features"],
-    "loss: a leaf tensor": ["detached_features"],
+FAULTS: dict[str, list[str]] = {  # check, and words of its message: the causes that the message names, in its order
+    **{"raised": ["crash"], "forward: raised": ["crash"], "forward: contains no tensors": ["model"]},
+    **{"output_finite: non-finite": ["numerics"], "output_varies: the same output": ["model"]},
+    **{"eval_determinism: randomness in": ["functional_dropout"], "eval_determinism: structured outputs": ["model"]},
+    **{"loss: raised": ["crash"], "loss: must be a": ["loss"], "loss: the loss is": ["numerics"]},
+    **{"loss: not connected": ["detached_features"], "loss: a leaf tensor": ["detached_features"]},
     "initial_loss: much larger": ["large_init", "missing_normalization"],
     "initial_loss: suspiciously low": ["label_leakage"],
     "optimizer_coverage: tensor(s) that are not": ["optimizer_wrong_params"],
-    "optimizer_coverage": ["optimizer_partial_params"],
-    "gradient_flow: no gradient": ["detached_features"],
-    "gradient_flow: all-zero": ["dead_relu"],
-    "gradient_magnitude: NaN/inf": ["numerics"],
+    "optimizer_coverage: not in the optimizer": ["optimizer_partial_params"],
+    **{"gradient_flow: no gradient": ["detached_features"], "gradient_flow: all-zero": ["dead_relu"]},
+    "gradient_magnitude: NaN/inf": ["log_of_zero", "sqrt_grad_at_zero", "divide_by_zero_std", "fp16_overflow"],
     "gradient_magnitude: exploding": ["large_init", "missing_normalization", "lr_too_high"],
-    "params_change: an optimizer step": ["optimizer"],
-    "params_change": ["model"],
-    "frozen_params": ["optimizer"],
-    "input_dependency": ["model"],
-    "batch_independence": ["view_for_permute", "swapped_axes", "softmax_dim"],
-    "overfit_batch: the loss became": ["lr_too_high", "numerics"],
-    "overfit_batch: gradients became": ["numerics"],
+    **{"params_change: after an optimizer step": ["optimizer"], "params_change: did not change - ": ["model"]},
+    **{"frozen_params: expected to be frozen": ["optimizer"], "input_dependency: no influence": ["model"]},
+    "batch_independence: mixes information": ["view_for_permute", "swapped_axes", "softmax_dim"],
+    **{"batch_independence: structure of the outputs": ["model"], "batch_independence: weak coupling": ["model"]},
+    **{"overfit_batch: the loss became": ["lr_too_high", "numerics"], "overfit_batch: gradients became": ["numerics"]},
     "overfit_batch: did not decrease": ["optimizer", "wrong_target"],
     "overfit_batch: did not reach": ["model_too_small", "lr_too_low"],
 }
@@ -47,8 +41,9 @@ class Torchtest2(Detector):
 
     The program runs up to its ``batches``-th training batch; then the model gets its first weights back, and the tool
     checks it on each of these batches with the program's loss and optimizer, all options at their defaults; the
-    over-fitting of a batch, 200 steps, is tried on the first one only. The loss is handed over as ``F.cross_entropy``
-    where the program's loss equals it, for the tool recognises that function alone. FAIL ranks above WARN.
+    over-fitting of a batch, 200 steps, is tried on the first one only. The tool expects ln(classes) of a cross-entropy,
+    which it knows by its type: the program's loss gets that type where the two are equal on the first batch. FAIL ranks
+    above WARN.
 
     A softmax over the batch is seen in the model only, not in the loss; NaN only if one of the batches has it.
     """
@@ -67,14 +62,31 @@ class Torchtest2(Detector):
         model.load_state_dict(run.state)
         optimizer.load_state_dict(run.optimizer_state)
         optimizer.zero_grad()
-        loss = loss_of(trace, run.outputs, run.calls[0][1])
+        loss = _typed(loss_of(trace, run.outputs, run.calls[0][1]), run.outputs, run.calls[0][1])
         found = []
         for number, (inputs, targets) in enumerate(run.calls):
             about: dict[str, Any] = {"overfit_steps": 0} if number else {}
             report = torchtest2.check_model(model, inputs, targets, loss_fn=loss, optimizer=optimizer, **about)
             found += [r for r in report if r.status.value in ("FAIL", "WARN")]
         found.sort(key=lambda r: r.status.value)  # stable
-        return translate([Message(r.name, f"{r.status.value} {r.message}") for r in found], FAULTS)
+        return translate([_message(r) for r in found], FAULTS)
+
+
+def _message(result: Any) -> Message:
+    if result.message.startswith("raised "):
+        return Message("raised", f"{result.status.value} {result.name} {result.message}")
+    return Message(result.name, f"{result.status.value} {result.message}")
+
+
+def _typed(own: Any, outputs: Any, targets: Any) -> Any:
+    """Return a program's own loss, in the type of cross-entropy if it has its value."""
+    try:
+        values = own(outputs.clone(), targets).item(), F.cross_entropy(outputs, targets).item()
+    except Exception:  # there is no cross-entropy of these, or no loss
+        return own
+    typed: Any = torch.nn.CrossEntropyLoss()
+    typed.forward = lambda outputs, targets: own(outputs, targets)
+    return typed if np.isclose(*values, rtol=1e-5, equal_nan=True) else own
 
 
 class _Start(Following):
@@ -94,19 +106,15 @@ class _Start(Following):
 
     def _after_forward(self, model: Any, arguments: Any, keywords: Any, outputs: Any) -> None:
         if torch.is_grad_enabled():
-            mixed = bool(arguments) and bool(keywords)
-            self.arguments = None if mixed else keywords or (arguments if len(arguments) > 1 else arguments[0])
+            self.arguments = None if arguments and keywords else keywords or arguments  # the tool takes one of the two
             if isinstance(outputs, torch.Tensor) and self.outputs is None:
                 self.outputs = outputs.detach()
 
     def on_batch(self, split: str, tensors: Mapping[str, Any]) -> None:
         if split == "train":
             if self.arguments is not None:
-                self.calls.append((tree_map(_copy, self.arguments), tensors["targets"]))
+                self.calls.append((detached(self.arguments), detached(tensors["targets"])))
             if self.seen + 1 == self.steps:
-                self.hook.remove()
+                if self.watched:
+                    self.hook.remove()
                 raise StopRun
-
-
-def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value

@@ -151,13 +151,20 @@ def test_tables_hold_faults_of_the_vocabulary(name):
 
 
 def test_messages_become_suspects_in_their_order():
-    faults = {"a: very bad": ["nan_inputs"], "a": ["data", "nan_inputs"], "b": ["lr_too_high"]}
-    said = [Message("c", "unknown"), Message("a", "bad", layer="head"), Message("a", "very bad"), Message("b", "worse")]
+    faults = {"a: very bad": ["nan_inputs"], "a": ["data", "nan_inputs"], "b": ["lr_too_high"], "c": []}
+    said = [
+        Message("c", "no fault"),
+        Message("a", "bad", layer="head"),
+        Message("a", "very bad"),
+        Message("b", "worse"),
+    ]
     found = translate(said, faults).suspects
     assert [s.fault for s in found] == ["data", "nan_inputs", "lr_too_high"]
     assert [s.evidence for s in found] == ["a: bad", "a: bad", "b: worse"]
     assert [s.layer for s in found] == ["head", "head", None]
     assert [s.confidence for s in found] == pytest.approx([0.9, 0.45, 0.3])
+    with pytest.raises(KeyError, match="d: unheard of"):
+        translate([*said, Message("d", "unheard of")], faults)
 
 
 def test_an_error_of_a_rerun_belongs_to_whoever_made_it(programs, tmp_path, monkeypatch):
@@ -169,7 +176,7 @@ def test_an_error_of_a_rerun_belongs_to_whoever_made_it(programs, tmp_path, monk
     monkeypatch.setattr(trace, "rerun", Mock(side_effect=KeyError("tool")))
     with pytest.raises(KeyError):  # the recorded run had no error
         follow(trace, Following(trace))
-    (trace.folder / "error.txt").write_text("KeyError: tool")
+    (trace.folder / "error.txt").write_text("KeyError: 'tool'")
     with pytest.raises(NotApplicable, match="before it has trained"):
         follow(trace, Following(trace))
 
