@@ -10,7 +10,7 @@ from typing import Any
 
 import hydra
 import pandas as pd
-from bugbench import job
+from bugbench import job, known_impact
 from bugbench.catalogue import CHOICES, Catalogue, catalogue_of, search_path_of
 from bugbench.catalogue.hydra_groups import check_arguments, register, settled
 from bugbench.catalogue.launchers import ONE_BY_ONE, end_with_parent
@@ -85,7 +85,7 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
         choice = own.get("workload") or config.workload.name
         if choice not in CHOICES:
             raise UnknownName(unknown("controls.workload", choice, CHOICES))
-        workloads = job.choose_workloads(card, choice, catalogue, job.reference_impact(results))
+        workloads = known_impact.choose_workloads(card, choice, catalogue, known_impact.reference_impact(results))
     else:
         workloads = [catalogue.workload(config.workload.name).set_to(mapping(config.workload))]
         if reason := catalogue.why_not(card, workloads[0]):
@@ -166,7 +166,7 @@ def run_and_show(
 
 def impact_of(plan: job.Plan, results: list[job.CaseResult]) -> pd.DataFrame:
     """Return what the bug did on each workload, from longer measurements of the same programs where there are any."""
-    return job.measured_impact(plan.results, [r.record for r in results if r.record.skipped is None])
+    return known_impact.measured_impact(plan.results, [r.record for r in results if r.record.skipped is None])
 
 
 def workers_of(config: DictConfig) -> int:

@@ -16,9 +16,10 @@ from bugbench.catalogue import Catalogue, load, search_path_of
 from bugbench.declaration import detector_groups
 from bugbench.integrity import Damaged, warn
 from bugbench.isolation import LEVELS
-from bugbench.job import exhibit, measured_impact, skipped_rows, verdict_rows
+from bugbench.job import exhibit, skipped_rows, verdict_rows
 from bugbench.judging import Bench, Judge
 from bugbench.judging_worker import JUDGE_MEMORY
+from bugbench.known_impact import measured_impact
 from bugbench.learning import Learning
 from bugbench.names import unknown
 from bugbench.pools import isolation_notices, judge_pool, secrets, train_pool

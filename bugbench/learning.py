@@ -85,7 +85,7 @@ class Learning:
         store: of its traces.
         bench: where detectors extract and fit.
         workers: how many detectors extract at a time.
-        impact: measures what the bugs of cases do, see :func:`bugbench.job.measured_impact`.
+        impact: measures what the bugs of cases do, see :func:`bugbench.known_impact.measured_impact`.
         again: take no stored extract or model.
     """
 

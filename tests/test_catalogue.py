@@ -13,8 +13,8 @@ from bugbench.catalogue.__main__ import listing
 from bugbench.catalogue.hydra_groups import cards_by_family
 from bugbench.declaration import detector_groups
 from bugbench.detector import ORIGINS
-from bugbench.job import choose_workloads, reference_impact
 from bugbench.judge import judges_of
+from bugbench.known_impact import choose_workloads, reference_impact
 from bugbench.runner import prepare
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from bugbench.catalogue import Catalogue, load
 from bugbench.impact import is_harmful
-from bugbench.job import CaseResult, Plan, choose_workloads, reference_impact, run_job
+from bugbench.job import CaseResult, Plan, run_job
 from bugbench.judge import judges_of
+from bugbench.known_impact import choose_workloads, reference_impact
 from bugbench.records import impact_of
 from bugbench.runner import prepare
 from bugbench.store import Store

@@ -10,7 +10,7 @@ import yaml
 from bugbench.catalogue import Catalogue, load, search_path_of
 from bugbench.catalogue.entry import show_entry
 from bugbench.impact import is_harmful
-from bugbench.job import reference_impact
+from bugbench.known_impact import reference_impact
 from bugbench.plugins import project_folder
 from bugbench.scoring import tier
 from rich.console import Console

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from bugbench.card import Card
 from bugbench.catalogue import Catalogue, Workload
-from bugbench.job import choose_workloads
+from bugbench.known_impact import choose_workloads
 from bugbench.names import UnknownName, unknown
 from bugbench.report.terminal import number, show_injection
 from bugbench.report.wording import counted

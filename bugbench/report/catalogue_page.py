@@ -6,7 +6,7 @@ import pandas as pd
 from bugbench.card import Card
 from bugbench.catalogue import Catalogue
 from bugbench.impact import is_harmful
-from bugbench.job import choose_workloads
+from bugbench.known_impact import choose_workloads
 from bugbench.runner import prepare
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from bugbench import __version__, atomic
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import LEVELS
-from bugbench.job import measured_impact, reference_impact
+from bugbench.known_impact import measured_impact, reference_impact
 from bugbench.records import Cases, merge_impact
 from bugbench.report import page
 from bugbench.report.extent import extent, fewer_words
