@@ -28,10 +28,11 @@ class Torchfix(Detector):
     origin = "tool"
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        checker = tool("torchfix.torchfix").TorchChecker
-        source = trace.source
+        torchfix, source = tool("torchfix.torchfix"), trace.source
+        off = tuple(torchfix.DISABLED_BY_DEFAULT)  # the checker leaves this to who calls it
         messages = []
-        for line, _, text, _ in checker(ast.parse(source), source.splitlines(keepends=True)).run():
+        for line, _, text, _ in torchfix.TorchChecker(ast.parse(source), source.splitlines(keepends=True)).run():
             rule, _, words = text.partition(" ")
-            messages.append(Message(rule, words, line=line))
+            if not rule.startswith(off):
+                messages.append(Message(rule, words, line=line))
         return translate(messages, FAULTS)

@@ -169,6 +169,7 @@ def test_each_rule_of_ruffs_default_set_has_a_row():
         ("torchfix", "torch.symeig(torch.eye(2))", ["crash"]),
         ("torchfix", "torch.nn.Linear(1, 1).weight.require_grad = True", ["frozen_layers"]),
         ("torchfix", "torch.qr(torch.eye(2))", []),
+        ("torchfix", "torch.utils.data.DataLoader([0])", []),  # TOR401, which is off by default
         ("mldoct", "loader = DataLoader([])", []),
     ],
 )
