@@ -21,7 +21,7 @@ FAULTS = {
     "NewLabelTrainTest": ["dropped_class", "split"],
     "LabelDrift": ["split"],
 }
-PACKAGES = "deepchecks==0.19.1 numpy==1.26.4 pandas==2.3.3 scikit-learn==1.7.2 scipy==1.17.1 setuptools==65.5.0"
+PACKAGES = "deepchecks==0.19.1 numpy==1.26.4 pandas==2.3.3 scikit-learn==1.7.2 scipy==1.17.1 setuptools==80.9.0"
 SCRIPT = """
 import json, os, sys, warnings
 from importlib.metadata import version
