@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from bugbench.detectors.always_faulty import AlwaysFaulty
 from bugbench.detectors.always_healthy import AlwaysHealthy
 from bugbench.detectors.oracle import Oracle
@@ -41,8 +42,14 @@ def test_prior_knows_the_shares_of_the_suite(harmful_cases):
     known, total = cases_by_fault(), sum(harmful_cases.values())
     shares = {f: (known.get(f, 0) / sum(known.values()), harmful_cases[f] / total) for f in {*known, *harmful_cases}}
     assert sum(abs(a - b) for a, b in shares.values()) / 2 < 0.1
-    row = pd.read_csv(ROOT / "results" / "leaderboard.csv").set_index("detector").loc["prior"]
-    assert Prior().healthy == pytest.approx(row["controls"] / (row["controls"] + row["cases"]), abs=0.1)
+
+
+def test_prior_takes_as_many_for_healthy_as_the_suite_holds(catalogue):
+    suite = yaml.safe_load((ROOT / "conf" / "suite" / "full.yaml").read_text())
+    cards = [catalogue.card(bug) for bug in pd.read_csv(ROOT / "results" / "impact.csv")["bug"]]
+    controls = sum(card.control for card in cards) * suite["controls"]["seeds"]
+    bugs = sum(not card.control for card in cards) * suite["seeds"]
+    assert Prior().healthy == pytest.approx(controls / (controls + bugs), abs=0.02)
 
 
 def test_prior_draws_faults_by_their_shares(tmp_path):
