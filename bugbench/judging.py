@@ -74,6 +74,15 @@ class Judge:
         mechanism = [Path(__file__).read_text(), *(sources_of(PACKAGE / name) for name in JUDGING_FILES)]
         return digest(sources_of(self.file), dict(self.knobs), mechanism)[:12]
 
+    def version(self, truth: Mapping[str, Any]) -> str:
+        """Stands for all that a diagnosis of a trace depends on but the trace; ``truth`` counts for the oracle alone."""
+        parts = [self.digest]
+        if "truth" in self.access:
+            parts.append(digest(dict(truth))[:8])
+        if self.learns:
+            parts.append(self.model.digest)
+        return "-".join(parts)
+
 
 @dataclass(frozen=True)
 class Exhibit:
@@ -101,7 +110,7 @@ class Bench:
         self.judge_seconds = judge_seconds
 
     def judge(self, exhibit: Exhibit, judge: Judge, again: bool = False) -> dict[str, Any]:
-        """Return ``status``, ``reason``, ``suspects``, ``seconds`` and ``alarm_step`` of one diagnosis.
+        """Return ``status``, ``reason``, ``suspects``, ``seconds``, ``alarm_step`` and ``version`` of one diagnosis.
 
         A stored one is taken unless ``again``, or unless it was reached at another level than is asked for, or with
         "auto" at a weaker one than this machine offers. What may go better at the next attempt is not stored:
@@ -110,21 +119,18 @@ class Bench:
         Raises:
             NotConfined: no judging process can be started at the level asked for.
         """
-        name = f"{judge.name}-{judge.digest}"
-        if "truth" in judge.access:
-            name += "-" + digest(dict(exhibit.truth))[:8]
-        if judge.learns:
-            if judge.model.status != "ok":  # no line of it has run, which is as confined as can be
-                lack = {"status": judge.model.status, "reason": judge.model.reason, "isolation": LEVELS[0]}
-                return lack | {"suspects": [], "seconds": math.nan, "alarm_step": None}
-            name += "-" + judge.model.digest
+        if judge.learns and judge.model.status != "ok":  # no line of it has run, which is as confined as can be
+            lack = {"status": judge.model.status, "reason": judge.model.reason, "isolation": LEVELS[0]}
+            return lack | {"suspects": [], "seconds": math.nan, "alarm_step": None, "version": ""}
+        version = judge.version(exhibit.truth)
 
         def ask() -> dict[str, Any]:
             answer = self._ask("diagnose", exhibit, judge)
             answer["alarm_step"] = self._alarm_step(exhibit, judge) if answer["suspects"] else None
             return answer
 
-        return self._kept(self.root / "diagnoses" / exhibit.key / f"{name}.json", ask, again)
+        path = self.root / "diagnoses" / exhibit.key / f"{judge.name}-{version}.json"
+        return self._kept(path, ask, again) | {"version": version}
 
     def extract(
         self, exhibit: Exhibit, judge: Judge, verify: Callable[[], None] | None = None, again: bool = False
@@ -199,7 +205,13 @@ class Bench:
             return level in LEVELS[: LEVELS.index(worker.level) + 1]
 
     def _alarm_step(self, exhibit: Exhibit, judge: Judge) -> int | None:
-        """Return the last step of the shortest prefix of the trace that raises an alarm."""
+        """Return the last step of the shortest prefix of the trace that raises an alarm.
+
+        Who asks for the program alone, to run it again, finds what there is to find before the first step: 0. To ask it
+        once more beside a shorter record would have the same training done twice.
+        """
+        if "rerun" in judge.access and judge.access <= {"rerun", "source"}:
+            return 0
         steps = pd.read_parquet(exhibit.trace / "steps.parquet", columns=["split", "step"])
         total = int((steps["split"] == "train").sum())
         for until in prefixes(exhibit.trace, total):

@@ -71,7 +71,8 @@ def export(trace: Path, destination: Path, access: Iterable[str], until: int | N
             if until is None or _was_seen(*_split_and_step(path), until):
                 shutil.copyfile(path, destination / "batches" / path.name)
     for name, columns in tables.items():
-        table = pq.read_table(trace / f"{name}.parquet", columns=columns)
+        with pq.ParquetFile(trace / f"{name}.parquet") as file:
+            table = file.read(columns, use_threads=False)
         if until is not None:
             step = table["step"].to_numpy()
             train = step < until
@@ -140,22 +141,22 @@ class Trace:
     @cached_property
     def steps(self) -> pd.DataFrame:
         """A row per logged batch, in the order logged (see the module's table)."""
-        return pd.read_parquet(self._path("steps.parquet", "curves"))
+        return _read_table(self._path("steps.parquet", "curves"))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """What the program reported: columns split, epoch, step, name, value."""
-        return pd.read_parquet(self._path("metrics.parquet", "curves"))
+        return _read_table(self._path("metrics.parquet", "curves"))
 
     @cached_property
     def layers(self) -> pd.DataFrame:
         """Columns step, layer, kind (activation, gradient, weight, update) and the six statistics."""
-        return pd.read_parquet(self._path("layers.parquet", "tensors"))
+        return _read_table(self._path("layers.parquet", "tensors"))
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """Columns split, epoch, step, fingerprint (int64), label (NaN where a sample has no single one)."""
-        return pd.read_parquet(self._path("samples.parquet", "data"))
+        return _read_table(self._path("samples.parquet", "data"))
 
     @cached_property
     def source(self) -> str:
@@ -205,6 +206,12 @@ class Trace:
         if not path.exists():
             raise MissingAccess(f"{name} is not in this trace: declare access {{{access!r}}}")
         return path
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Return a table, read by one thread: in a process that was forked, starting others takes longer than reading."""
+    with pq.ParquetFile(path) as file:
+        return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
 def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
