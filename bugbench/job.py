@@ -27,6 +27,11 @@ from bugbench.store import HarnessFailure, Store
 from bugbench.suspects import InvalidDiagnosis
 from bugbench.worker import DEFAULT_MEMORY
 
+MEASURED = (  # fields of a record that are known when its programs have run
+    *("onset", "trace_key", "twin_key", "data", "oracle_bug", "oracle_twin", "reported_bug", "reported_twin"),
+    *("crashed_bug", "error", "seconds_bug", "seconds_twin", "steps", "transient", "skipped"),
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,7 +56,7 @@ class CaseResult:
     """A case with all that was found.
 
     Attributes:
-        outcome, twin: what came of the two runs; None in a case that was skipped.
+        outcome, twin: what came of the two runs; None in a case that was skipped, or known before.
         problem: a line that says what went wrong in the harness, if anything did.
         stored: whether its file could be written.
     """
@@ -79,9 +84,12 @@ def run_job(
     judging = judge_pool(plan.workers, plan.isolation, secrets(catalogue, plan.results), plan.judge_memory)
     bench = Bench(plan.results, judging, plan.judge_seconds)
     cases = [case for workload in plan.workloads for case in prepare_seeds(plan.card, workload, plan.seeds)]
+    known = _known(cases, plan, store, bench, catalogue)
     names: dict[str, str] = {}
     runs, twins = [], []
     for case in cases:
+        if case.folder in known:
+            continue
         try:
             keys = store.key(case.run), store.key(case.twin)
         except HarnessFailure:  # no training data: each of the cases says so below
@@ -96,7 +104,36 @@ def run_job(
     twins.sort(key=lambda run: digest(plan.card.label, store.key(run)))
     outcomes = store.train_all([*runs, *twins], plan.workers, report)
     learning = Learning(plan.results, store, bench, plan.workers, measured_impact)
-    return [_finish(case, outcomes, plan, store, learning, catalogue) for case in cases]
+    return [known.get(case.folder) or _finish(case, outcomes, plan, store, learning, catalogue) for case in cases]
+
+
+def _known(
+    cases: Sequence[Case], plan: Plan, store: Store, bench: Bench, catalogue: Catalogue
+) -> dict[str, CaseResult]:
+    """Return, by folder, the cases of a sweep of which all that it asks for is stored, though traces may be gone.
+
+    Traces take most of the room, and cases may have been taken over from elsewhere without. Detectors that learn need
+    the traces of all cases, and who runs a single job wants to see its curves.
+    """
+    if not plan.later or any(judge.learns for judge in plan.judges):
+        return {}
+    folders = {case.folder: case for case in cases}
+    known = {}
+    for record in Records(plan.results).read(folders).records:
+        case = folders[record.folder]
+        declared = replace(_unmeasured(case, catalogue), **{name: getattr(record, name) for name in MEASURED})
+        try:
+            same = (store.key(case.run), store.key(case.twin)) == (record.trace_key, record.twin_key)
+        except HarnessFailure:
+            continue
+        if not same or declared != record or record.transient or record.skipped:
+            continue
+        seen = exhibit(record, store)
+        diagnoses = [said for judge in plan.judges if (said := bench.stored(seen, judge)) is not None]
+        if len(diagnoses) == len(plan.judges):
+            verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
+            known[record.folder] = _kept(CaseResult(case, record, None, None, verdicts), plan)
+    return known
 
 
 def _finish(
@@ -135,13 +172,19 @@ def _finish(
         except OSError as full:
             problem += f" (the traceback cannot be written: {full})"
         result = CaseResult(case, record, None, None, verdicts, problem)
+    return _kept(result, plan)
+
+
+def _kept(result: CaseResult, plan: Plan) -> CaseResult:
+    """Store a case; the result tells if that was not possible."""
+    record = result.record
     try:
         records = Records(plan.results)
         others = records.others(record, {judge.name for judge in plan.judges})
-        records.write(record, pd.concat([others, verdicts], ignore_index=True))
+        records.write(record, pd.concat([others, result.verdicts], ignore_index=True))
     except OSError as error:
         said = [] if result.problem is None else [result.problem]
-        problem = f"{_title(case)}: its verdicts cannot be written: {type(error).__name__}: {error}"
+        problem = f"{_title(result.case)}: its verdicts cannot be written: {type(error).__name__}: {error}"
         return replace(result, problem="; ".join([*said, problem]), stored=False)
     return result
 
@@ -186,6 +229,8 @@ def record_of(case: Case, bug: Outcome, twin: Outcome, store: Store, catalogue: 
         error=bug.error,
         seconds_bug=bug.seconds,
         seconds_twin=twin.seconds,
+        steps=bug.steps,
+        transient=bug.transient,
     )
 
 
@@ -241,7 +286,7 @@ def verdict_rows(
         except InvalidDiagnosis as error:
             say |= {"status": "invalid", "reason": str(error), "suspects": [], "alarm_step": None}
             row = verdict(record.truth, judge.name, judge.access, families, **say)
-        rows.append(row | {"isolation": diagnosis.get("isolation", "")})
+        rows.append(row | {name: diagnosis.get(name, "") for name in ("isolation", "version")})
     return verdict_table(rows)
 
 

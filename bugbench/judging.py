@@ -75,7 +75,7 @@ class Judge:
         return digest(sources_of(self.file), dict(self.knobs), mechanism)[:12]
 
     def version(self, truth: Mapping[str, Any]) -> str:
-        """Stands for all that a diagnosis of a trace depends on but the trace; ``truth`` counts for the oracle alone."""
+        """Stands for all that a diagnosis depends on but the trace; ``truth`` counts for the oracle alone."""
         parts = [self.digest]
         if "truth" in self.access:
             parts.append(digest(dict(truth))[:8])
@@ -129,8 +129,17 @@ class Bench:
             answer["alarm_step"] = self._alarm_step(exhibit, judge) if answer["suspects"] else None
             return answer
 
-        path = self.root / "diagnoses" / exhibit.key / f"{judge.name}-{version}.json"
-        return self._kept(path, ask, again) | {"version": version}
+        return self._kept(self.diagnosis_path(exhibit.key, judge.name, version), ask, again) | {"version": version}
+
+    def stored(self, exhibit: Exhibit, judge: Judge) -> dict[str, Any] | None:
+        """Return the diagnosis that :meth:`judge` would take from the store, whether its trace is there or not."""
+        version = judge.version(exhibit.truth)
+        answer = self._read(self.diagnosis_path(exhibit.key, judge.name, version))
+        return None if answer is None else answer | {"version": version}
+
+    def diagnosis_path(self, key: str, detector: str, version: str) -> Path:
+        """Return where it is stored what a version of a detector said of a trace."""
+        return self.root / "diagnoses" / key / f"{detector}-{version}.json"
 
     def extract(
         self, exhibit: Exhibit, judge: Judge, verify: Callable[[], None] | None = None, again: bool = False
@@ -173,19 +182,23 @@ class Bench:
 
     def _kept(self, path: Path, ask: Callable[[], dict[str, Any]], again: bool) -> dict[str, Any]:
         """Return the answer stored at ``path``, or ask for one and store it; see :meth:`judge`."""
-        if not again:
-            try:
-                stored = read_sealed(path)
-                if self._stands(stored["isolation"]):
-                    return stored
-            except FileNotFoundError:
-                pass
-            except Damaged as damage:
-                warn(f"{damage}: judged again")
+        if not again and (stored := self._read(path)) is not None:
+            return stored
         answer = ask()
         if not answer.pop("transient", False) and answer["status"] not in ("out_of_memory", "not_installed"):
             write_sealed(path, answer)
         return answer
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """Return the answer stored at ``path`` if it stands; see :meth:`judge`."""
+        try:
+            stored = read_sealed(path)
+            return stored if self._stands(stored["isolation"]) else None
+        except FileNotFoundError:
+            return None
+        except Damaged as damage:
+            warn(f"{damage}: judged again")
+            return None
 
     def judge_all(
         self, pairs: Iterable[tuple[Exhibit, Judge]], workers: int, again: bool = False

@@ -35,6 +35,8 @@ class Record:
         error: the last line of its traceback.
         seconds_bug, seconds_twin: wall time of the programs.
         oracle: the workload's oracle settings.
+        steps: training batches of the bug's run; None where an older version did not write them down.
+        transient: whether the run failed for what may lie in the machine, so that the next attempt trains it again.
         skipped: why nothing is known of the case: the harness failed, not the program; else None.
     """
 
@@ -60,6 +62,8 @@ class Record:
     seconds_bug: float
     seconds_twin: float
     oracle: dict[str, Any]
+    steps: int | None = None
+    transient: bool = False
     skipped: str | None = None
 
     @property
@@ -118,7 +122,7 @@ class Records:
         for path in sorted(folder / "case.json" for folder in chosen):
             try:
                 content = integrity.read_sealed(path)
-                record, verdicts = _checked(path, content)
+                record, verdicts = checked(path, content)
             except FileNotFoundError:
                 continue
             except Damaged as error:
@@ -171,12 +175,13 @@ def verdict_rows(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _checked(path: Path, content: Any) -> tuple[Record, list[dict[str, Any]]]:
+def checked(path: Path, content: Any) -> tuple[Record, list[dict[str, Any]]]:
     """Return what a case's file holds, or raise Damaged if it is of a version that wrote something else."""
     try:
         record = Record(**content["record"])
-        # an older version did not say how isolated, and took an alarm from the program, before the onset, for none
-        verdicts = [{"isolation": "", **row} for row in content["verdicts"]]
+        # older versions did not say how isolated, by which version of the detector, and took an alarm from the program,
+        # before the onset, for none
+        verdicts = [{"isolation": "", "version": "", **row} for row in content["verdicts"]]
         verdicts = [row | {"delay": _delay(row)} for row in verdicts]
     except (KeyError, TypeError) as error:
         raise Damaged(path, f"not what this version writes: {error}") from error

@@ -23,7 +23,8 @@ VERDICT_TYPES = {
     **dict.fromkeys(["lines", "accepts"], "object"),
     **dict.fromkeys(["detector", "access", "status", "reason", "suspects"], "string"),
     **dict.fromkeys(["alarm", "exact", "family_right", "top3"], "bool"),
-    **{"line_right": "boolean", "alarm_step": "Int64", "delay": "float64", "seconds": "float64", "isolation": "string"},
+    **{"line_right": "boolean", "alarm_step": "Int64", "delay": "float64", "seconds": "float64"},
+    **dict.fromkeys(["isolation", "version"], "string"),
 }
 AT_ONCE = {"source", "rerun", "truth"}  # accesses in which a fault is evident whether the run has come to it or not
 MARKS = ("exact", "alarm", "family_right", "top3", "line_right")

@@ -215,7 +215,8 @@ class Store:
             keep = False
         if keep:
             return
-        shutil.rmtree(self.root / "diagnoses" / key, ignore_errors=True)  # if any, they are of another trace
+        if final.exists():  # what was said of it was said of another trace than this one
+            shutil.rmtree(self.root / "diagnoses" / key, ignore_errors=True)
         atomic.replace(draft, final)
 
     def train_all(

@@ -30,14 +30,14 @@ def record(bug="softmax_dim", fault="softmax_dim", workload="digits", seed=0, **
     return Record(**{**fields, **changes})
 
 
-def store(results: Path, case: Record, answers: dict, evidence: str = "seen", **details) -> None:
+def store(results: Path, case: Record, answers: dict, evidence: str = "seen", version: str = "", **details) -> None:
     """Store a case; ``answers``: detector to the fault it names, None for silence."""
     rows = []
     for detector, fault in answers.items():
         suspects = [{"fault": fault, "evidence": evidence, "line": 3}] if fault else []
         access = "truth" if detector == "oracle" else "curves+data"
         rows.append(verdict(case.truth, detector, access, FAMILIES, suspects, alarm_step=4, seconds=0.1, **details))
-    Records(results).write(case, verdict_table(row | {"isolation": "namespaces"} for row in rows))
+    Records(results).write(case, verdict_table(row | {"isolation": "namespaces", "version": version} for row in rows))
 
 
 def write_trace(results: Path, key: str, source: str, losses: list[float]) -> None:

@@ -102,6 +102,19 @@ def test_second_run_trains_nothing_again(home: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_sweep_goes_on_elsewhere_from_published_verdicts(home: Path, tmp_path: Path) -> None:
+    """Nothing is trained of which all verdicts are there; a detector with another knob needs the traces."""
+    assert "2 cases added" in bugbench(str(home / "results"), module="bugbench.merge", cwd=tmp_path)
+    sweep = ["-m", "bug=none,nan_inputs", f"workload={FAST}", "detector=[finite_checks,oracle]", "plot=false"]
+    assert "named by finite_checks" in bugbench(*sweep, cwd=tmp_path)
+    assert not (tmp_path / "results" / "runs" / "traces").exists()
+    pd.testing.assert_frame_equal(verdicts(tmp_path, "none").sort_index(), verdicts(home, "none").sort_index())
+    bugbench(*sweep, "detector.finite_checks.growth=7.5", cwd=tmp_path)
+    assert len(list((tmp_path / "results" / "runs" / "traces").iterdir())) == 2
+    before, after = (verdicts(folder, "none")["version"].sort_index() for folder in (home, tmp_path))
+    assert list(before.index[before != after]) == ["finite_checks"]
+
+
 def test_judge_again_gives_the_same_verdicts_without_training(home: Path) -> None:
     before = verdicts(home, "nan_inputs")[["alarm", "exact", "suspects", "alarm_step"]]
     bugbench("--again", module="bugbench.judge", cwd=home)

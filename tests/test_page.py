@@ -127,6 +127,18 @@ def test_faults_that_nobody_names_are_listed(results, catalogue):
     assert f"{words}<code>lr_too_low</code>." in (results / "leaderboard.html").read_text()
 
 
+def test_verdicts_of_two_versions_of_a_detector_are_told(results, catalogue):
+    for seed, version in ((3, "0a1b-cc"), (4, "0a1b-dd")):  # what follows the first part is no other version
+        store(results, record("lr_too_low", "lr_too_low", seed=seed), {"mine": None, "other": None}, version=version)
+    leaderboard.build(results, Records(results).read(), catalogue)
+    assert "more than one version" not in (results / "leaderboard.md").read_text()
+    store(results, record("lr_too_low", "lr_too_low", seed=5), {"mine": None}, version="9f9f-cc")
+    leaderboard.build(results, Records(results).read(), catalogue)
+    words = "Verdicts by more than one version, or with different knobs, of mine."
+    assert f"**{words}**" in (results / "leaderboard.md").read_text()
+    assert words in (results / "leaderboard.html").read_text()
+
+
 def test_tool_that_is_not_installed_is_a_row_with_the_reason(results):
     case = record(seed=2)
     rows = [verdict(case.truth, "tool", "rerun", FAMILIES, status="not_installed", reason="pip install <it>")]

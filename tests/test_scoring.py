@@ -211,7 +211,7 @@ def test_tier():
 def test_column_types_do_not_depend_on_the_rows():
     rows = [judged(BUG), judged(CONTROL, "softmax_dim", alarm_step=1, seconds=1.0)]
     full, silent, empty = verdict_table(rows), verdict_table(rows[:1]), verdict_table([])
-    assert list(full.columns) == [*rows[0], "isolation"]
+    assert list(full.columns) == [*rows[0], "isolation", "version"]
     assert (full.dtypes == silent.dtypes).all() and (full.dtypes == empty.dtypes).all()
     assert full["alarm_step"].isna().tolist() == [True, False]
 

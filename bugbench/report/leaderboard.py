@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from bugbench import __version__, atomic
+from bugbench import __version__, atomic, published
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import LEVELS
 from bugbench.known_impact import measured_impact, reference_impact
@@ -34,9 +34,12 @@ from rich.table import Table
 
 
 def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write leaderboard.{csv,md,html}, the tables beside it and impact.csv; return leaderboard and the cases' impact.
+    """Write leaderboard.{csv,md,html}, the tables beside it, impact.csv and the verdicts as they are published.
 
     Everything is drawn from what is stored: no program is trained and no trace is judged.
+
+    Returns:
+        The leaderboard, and the impact of the cases.
 
     Args:
         results: the folder.
@@ -61,6 +64,7 @@ def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tu
     atomic.write(results / "leaderboard.csv", csv(tables.board))
     atomic.write(results / "leaderboard.md", markdown(tables, cases))
     tables.write(results)
+    published.write(results, cases)
     atomic.write(results / "leaderboard.html", page.render(tables, cases, summary(tables, cases), runs, catalogue))
     return tables.board, impact
 
@@ -91,7 +95,7 @@ def summary(tables: Tables, cases: Cases) -> str:
     if tables.absent:
         text += f" {counted(len(tables.absent), 'detector')} could not be judged: what they need is not installed."
     text += "".join(f" {sentence}" for sentence in fewer_words(tables.cases))
-    return text + _lost(cases) + _isolation(cases.verdicts)
+    return text + _lost(cases) + _isolation(cases.verdicts) + _versions(cases.verdicts)
 
 
 def _judged_on(board: pd.DataFrame) -> str:
@@ -144,6 +148,14 @@ def _lost(cases: Cases) -> str:
         "damaged on disk and left out": len(cases.damaged),
     }
     return "".join(f" **{counted(number, 'case')} {why}.**" for why, number in lost.items() if number)
+
+
+def _versions(verdicts: pd.DataFrame) -> str:
+    """Return what stands after that, if a detector was changed between its verdicts; older ones do not tell theirs."""
+    digests = verdicts["version"].str.split("-").str[0].replace("", pd.NA)  # what follows is of the model or the case
+    different = digests.groupby(verdicts["detector"]).nunique()
+    mixed = ", ".join(map(str, different.index[different > 1]))
+    return f" **Verdicts by more than one version, or with different knobs, of {mixed}.**" if mixed else ""
 
 
 def _isolation(verdicts: pd.DataFrame) -> str:

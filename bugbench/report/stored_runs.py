@@ -49,7 +49,8 @@ class StoredRuns:
 
     def lengths(self, records: Sequence[Record]) -> pd.DataFrame:
         """Return ``bug, workload, seed, steps`` of every case: its training batches, NaN where that is not known."""
-        rows = [(r.bug, r.workload, r.seed, self._steps(r.trace_key)) for r in records]
+        known = [self._steps(r.trace_key) if r.steps is None else r.steps for r in records]
+        rows = [(r.bug, r.workload, r.seed, steps) for r, steps in zip(records, known, strict=True)]
         table = pd.DataFrame(rows, columns=["bug", "workload", "seed", "steps"])
         return table.astype({"bug": "string", "workload": "string", "seed": "int64", "steps": "float64"})
 
