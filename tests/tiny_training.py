@@ -15,11 +15,12 @@ from torch import nn
 OF_CURVES = (LearningCurves, LearningProgress, EvaluationCurves, EpochPattern)
 
 
-def faults(detector: type[Detector], folder: Path) -> list[str]:
-    return [s.fault for s in detector().diagnose(Trace(folder)).suspects]
+def faults(detector: type[Detector] | Detector, folder: Path) -> list[str]:
+    detector = detector() if isinstance(detector, type) else detector
+    return [s.fault for s in detector.diagnose(Trace(folder)).suspects]
 
 
-def top(detector: type[Detector], folder: Path) -> str | None:
+def top(detector: type[Detector] | Detector, folder: Path) -> str | None:
     return next(iter(faults(detector, folder)), None)
 
 
