@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bugbench.comparison import friedman
+from bugbench.judging import Judge
 from bugbench.records import Records
 from bugbench.report import drawing, leaderboard, page
 from bugbench.report.stored_runs import StoredRuns
@@ -137,6 +138,16 @@ def test_verdicts_of_two_versions_of_a_detector_are_told(results, catalogue):
     words = "Verdicts by more than one version, or with different knobs, of mine."
     assert f"**{words}**" in (results / "leaderboard.md").read_text()
     assert words in (results / "leaderboard.html").read_text()
+
+
+def test_verdicts_of_another_version_than_lies_here_are_told(results, catalogue):
+    now = Judge("mode_check", (d := catalogue.detectors["mode_check"]).file, d.access, d.knobs).digest
+    case = record("lr_too_low", "lr_too_low", seed=3)
+    for version, told in ((now, False), ("0a1b", True), ("", False)):
+        store(results, case, {"mode_check": None, "unknown_here": None}, version=version)
+        leaderboard.build(results, Records(results).read(), catalogue)
+        words = "**Verdicts by another version than lies here, or with other knobs, of mode_check.**"
+        assert (words in (results / "leaderboard.md").read_text()) == told
 
 
 def test_tool_that_is_not_installed_is_a_row_with_the_reason(results):

@@ -1,8 +1,10 @@
 """On what each detector was judged, in words: some detectors of a table saw all its cases, and some did not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from bugbench.declaration import Declaration
+from bugbench.judging import Judge
 from bugbench.report.wording import counted
 from bugbench.scoring import tier
 
@@ -48,6 +50,32 @@ def fewer_words(cases: pd.DataFrame) -> list[str]:
     most = max(by_extent)
     fewer = sorted(by_extent.keys() - {most}, reverse=True)
     return [f"{_group(by_extent[key], accesses)} judged on fewer: {key[1]}." for key in fewer]
+
+
+def other_versions(verdicts: pd.DataFrame, declared: Mapping[str, Declaration]) -> str:
+    """Return a sentence for each way in which verdicts are not by the detectors as they lie here; empty if all are.
+
+    Args:
+        verdicts: with their versions, see :meth:`bugbench.judging.Judge.version`; older ones did not tell theirs.
+        declared: the detectors as they are now, with their default knobs.
+    """
+    told = verdicts[verdicts["version"].fillna("") != ""]
+    digests = told["version"].str.split("-").str[0]  # what follows is of the model or the case
+    by_detector = {str(name): set(found) for name, found in digests.groupby(told["detector"])}
+    mixed = [name for name, found in by_detector.items() if len(found) > 1]
+    other = [
+        name
+        for name, found in by_detector.items()
+        if len(found) == 1 and (d := declared.get(name)) and found != {Judge(name, d.file, d.access, d.knobs).digest}
+    ]
+    return "".join(
+        f" **Verdicts by {versions}, or with {knobs} knobs, of {', '.join(names)}.**"
+        for names, versions, knobs in (
+            (mixed, "more than one version", "different"),
+            (other, "another version than lies here", "other"),
+        )
+        if names
+    )
 
 
 def _group(names: Sequence[str], accesses: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from bugbench.isolation import LEVELS
 from bugbench.known_impact import measured_impact, reference_impact
 from bugbench.records import Cases, merge_impact
 from bugbench.report import page
-from bugbench.report.extent import extent, fewer_words
+from bugbench.report.extent import extent, fewer_words, other_versions
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables, csv
 from bugbench.report.wording import (
@@ -62,10 +62,11 @@ def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tu
     known = reference_impact(results)
     atomic.write(results / "impact.csv", csv(impact if known is None else merge_impact(known, impact)))
     atomic.write(results / "leaderboard.csv", csv(tables.board))
-    atomic.write(results / "leaderboard.md", markdown(tables, cases))
+    about = summary(tables, cases) + other_versions(cases.verdicts, declared)
+    atomic.write(results / "leaderboard.md", markdown(tables, cases, about))
     tables.write(results)
     published.write(results, cases)
-    atomic.write(results / "leaderboard.html", page.render(tables, cases, summary(tables, cases), runs, catalogue))
+    atomic.write(results / "leaderboard.html", page.render(tables, cases, about, runs, catalogue))
     return tables.board, impact
 
 
@@ -95,7 +96,7 @@ def summary(tables: Tables, cases: Cases) -> str:
     if tables.absent:
         text += f" {counted(len(tables.absent), 'detector')} could not be judged: what they need is not installed."
     text += "".join(f" {sentence}" for sentence in fewer_words(tables.cases))
-    return text + _lost(cases) + _isolation(cases.verdicts) + _versions(cases.verdicts)
+    return text + _lost(cases) + _isolation(cases.verdicts)
 
 
 def _judged_on(board: pd.DataFrame) -> str:
@@ -108,10 +109,10 @@ def fewer_cases(board: pd.DataFrame) -> int:
     return int(((board["cases"] < board["cases"].max()) | (board["controls"] < board["controls"].max())).sum())
 
 
-def markdown(tables: Tables, cases: Cases) -> str:
+def markdown(tables: Tables, cases: Cases, about: str) -> str:
     """Return the leaderboard as a Markdown page: overall, by tier of access, and counts that did not go well."""
     board, impact, apart = tables.board, tables.impact, tables.not_told_apart
-    lines = ["# Leaderboard", "", summary(tables, cases), "", *_table(board, apart), "", EXPLANATION]
+    lines = ["# Leaderboard", "", about, "", *_table(board, apart), "", EXPLANATION]
     lines += [friedman_words(tables.ranking), ""]
     tiers = board["access"].map(lambda access: tier(str(access)))
     for name in dict.fromkeys(sorted(tiers, key=lambda t: list(TIER_TITLES).index(t))):
@@ -148,14 +149,6 @@ def _lost(cases: Cases) -> str:
         "damaged on disk and left out": len(cases.damaged),
     }
     return "".join(f" **{counted(number, 'case')} {why}.**" for why, number in lost.items() if number)
-
-
-def _versions(verdicts: pd.DataFrame) -> str:
-    """Return what stands after that, if a detector was changed between its verdicts; older ones do not tell theirs."""
-    digests = verdicts["version"].str.split("-").str[0].replace("", pd.NA)  # what follows is of the model or the case
-    different = digests.groupby(verdicts["detector"]).nunique()
-    mixed = ", ".join(map(str, different.index[different > 1]))
-    return f" **Verdicts by more than one version, or with different knobs, of {mixed}.**" if mixed else ""
 
 
 def _isolation(verdicts: pd.DataFrame) -> str:
