@@ -76,14 +76,18 @@ def read_declaration(path: Path) -> Declaration:
 
 
 def detector_groups(detectors: Mapping[str, Declaration]) -> dict[str, list[str]]:
-    """Return the names that a word stands for: ``all``, an origin, ``rerun`` (what runs programs again), ``no_rerun``.
+    """Return the names that a word stands for.
+
+    ``all``, an origin, ``rerun`` (what runs programs again) and ``no_rerun``, ``fitted`` (what learns from other cases)
+    and ``not_fitted``.
 
     A detector that has one of these names itself is what the name stands for.
     """
     groups: dict[str, list[str]] = {"all": sorted(detectors)}
     for name in groups["all"]:
         again = "rerun" if "rerun" in detectors[name].access else "no_rerun"
-        for word in {again, detectors[name].origin} - detectors.keys():
+        taught = "fitted" if detectors[name].learns else "not_fitted"
+        for word in {again, taught, detectors[name].origin} - detectors.keys():
             groups.setdefault(word, []).append(name)
     return groups
 

@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> None:
         "--detector",
         nargs="+",
         metavar="NAME",
-        help="only these detectors, or practice, published, tool, baseline, rerun, no_rerun (default: all)",
+        help="only these detectors, or practice, published, tool, baseline, (no_)rerun, (not_)fitted (default: all)",
     )
     parser.add_argument("--again", action="store_true", help="do not take stored diagnoses")
     parser.add_argument("--results", type=Path, default=Path("results"))

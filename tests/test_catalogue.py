@@ -196,6 +196,8 @@ def test_suites_of_families_hold_each_bug_once() -> None:
 def test_words_for_several_detectors(catalogue):
     groups = detector_groups(catalogue.detectors)
     assert sorted([*groups["rerun"], *groups["no_rerun"]]) == groups["all"] == sorted(catalogue.detectors)
+    assert sorted([*groups["fitted"], *groups["not_fitted"]]) == groups["all"]
+    assert groups["fitted"] == ["deepfd", "default_tree", "invariants"]
     assert sorted(name for word in ORIGINS for name in groups[word]) == groups["all"]
     assert {"debugging_plan", "anomaly_mode"} <= set(groups["rerun"])
     assert {"umlaut", "autotrainer"} <= set(groups["published"])
@@ -205,4 +207,5 @@ def test_words_for_several_detectors(catalogue):
 
 def test_a_detector_named_like_a_word_is_itself_what_the_word_stands_for(catalogue):
     detectors = {"tool": catalogue.detectors["umlaut"], "ruff": catalogue.detectors["ruff"]}
-    assert detector_groups(detectors) == {"all": ["ruff", "tool"], "no_rerun": ["ruff", "tool"], "published": ["tool"]}
+    both = ["ruff", "tool"]
+    assert detector_groups(detectors) == {"all": both, "no_rerun": both, "not_fitted": both, "published": ["tool"]}
