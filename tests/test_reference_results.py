@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from bugbench import published
+from bugbench.records import verdict_rows
 from bugbench.report.page import LARGEST
 from bugbench.report.wording import SHOWN, cells
+from bugbench.scoring import verdict
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -69,3 +72,21 @@ def test_tables_beside_it_are_of_the_same_detectors(board):
     for name in ("by_fault", "by_family", "by_control", "answers_and_times"):
         table = pd.read_csv(RESULTS / f"{name}.csv")
         assert set(table["detector"]) == set(board["detector"]), name
+
+
+def test_published_verdicts_follow_from_truth_and_suspects(catalogue):
+    """Who recomputes the verdicts on suite=full from what is published beside them finds the same."""
+    cases = published.read(RESULTS / "full")
+    assert f"{len(cases.records)} cases so far" in (ROOT / "README.md").read_text()
+    truths = {(r.bug, r.workload, r.seed): r.truth for r in cases.records}
+    families = {fault: entry["family"] for fault, entry in catalogue.faults.items()}
+    assert {bug.partition("(")[0] for bug, _, _ in truths} <= set(catalogue.cards)
+    assert set(cases.verdicts["detector"]) <= set(catalogue.detectors)
+    assert cases.verdicts.groupby("detector")["seed"].count().min() == len(truths), "each detector judged each case"
+    answers = {"reason", "seconds", "alarm_step", "status"}
+    for row in verdict_rows(cases.verdicts):
+        said = {name: row[name] for name in answers} | {"suspects": json.loads(row["suspects"])}
+        truth = truths[row["bug"], row["workload"], row["seed"]]
+        again = verdict(truth, row["detector"], row["access"], families, **said)
+        different = [name for name in again if again[name] != row[name] and again[name] == again[name]]
+        assert not different, (row["detector"], truth, different)
