@@ -495,6 +495,19 @@ def test_no_alarm_is_judged_once(court, counting, exhibit):
     assert counted.calls == 1
 
 
+@pytest.mark.parametrize(
+    ("access", "asked", "step"), [({"rerun"}, 1, 0), ({"rerun", "source"}, 1, 0), ({"rerun", "tensors"}, 6, 5)]
+)
+def test_who_only_runs_the_program_again_is_asked_once_and_in_time(court, exhibit, monkeypatch, access, asked, step):
+    """Whatever it reads of the curves besides; who asks for the record as well is timed by growing prefixes."""
+    judge = court.detector("return suspect('softmax_dim') if len(trace.train_steps()) >= 6 else HEALTHY", access)
+    asks = []
+    ask = court.bench._ask
+    monkeypatch.setattr(court.bench, "_ask", lambda *arguments: asks.append(arguments) or ask(*arguments))
+    assert court.bench.judge(exhibit, judge)["alarm_step"] == step
+    assert len(asks) == asked
+
+
 def test_alarm_in_a_run_without_steps(court, tmp_path):
     Recorder(tmp_path / "trace").finish(error="SyntaxError")
     empty = Exhibit("empty", tmp_path / "trace", tmp_path, {})
