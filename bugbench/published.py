@@ -73,7 +73,7 @@ def read(folder: Path) -> Cases:
     records, rows = [], []
     for row in found[CASES]:
         path = folder / CASES
-        _check_names(path, row, ("workload", "bug", "trace_key"))
+        _check_names(path, row, ("workload", "bug", "trace_key", "twin_key", "data"))
         own = said.pop((row["workload"], row["bug"], row["seed"]), [])
         record, verdicts = checked(path, {"record": row | {"oracle": json.loads(row["oracle"])}, "verdicts": own})
         records.append(record)

@@ -89,7 +89,14 @@ def test_verdicts_without_their_case_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", [record(workload="../up"), record("/etc/bug"), record(trace_key=".."), record(bug=".hidden")]
+    "case",
+    [
+        record(workload="../up"),
+        record("/etc/bug"),
+        record(trace_key=".."),
+        record(bug=".hidden"),
+        record(data="../data"),
+    ],
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, case):
     published.write(tmp_path, cases(records=[case]))

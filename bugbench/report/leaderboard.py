@@ -38,13 +38,13 @@ def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tu
 
     Everything is drawn from what is stored: no program is trained and no trace is judged.
 
-    Returns:
-        The leaderboard, and the impact of the cases.
-
     Args:
         results: the folder.
         cases: read from there.
         catalogue: for the bugs' titles and the metric that a workload reports; None: the page goes without.
+
+    Returns:
+        The leaderboard, and the impact of the cases.
 
     Raises:
         LookupError: no case has verdicts that count.
