@@ -85,7 +85,7 @@ class ForkServer:
             if not landlock.version():
                 raise OSError("this kernel has no Landlock")
             self.granted, self.listed = [*view.parts(), *map(Path, OPEN_TO_ALL)], view.split()
-        import bugbench.diagnosing  # noqa: F401 — what every child needs is loaded once, here
+        import bugbench.sitting  # noqa: F401 — what every child needs is loaded once, here
 
         for module in READING:
             importlib.import_module(module)
@@ -98,8 +98,11 @@ class ForkServer:
         (what the task is about), ``time_limit`` in seconds and ``memory`` in bytes; the answer ``status``, ``reason``,
         ``suspects``, ``seconds`` (wall time of the child) and, maybe, ``value`` and ``transient``. Models and what they
         are fitted on lie in the folder, not in the request: this process would hold them in memory for all children.
+
+        A request with ``members`` is one for several detectors, see :mod:`bugbench.sitting`.
         """
-        self._preload(Path(request["detector"]))
+        for member in request.get("members", [request]):
+            self._preload(Path(member["detector"]))
         self.asked += 1
         if self.asked % JOIN_EVERY == JOIN_FIRST:
             join_pages()
@@ -193,10 +196,12 @@ class ForkServer:
             resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN, MAX_OPEN))
             data = base_memory("VmData") + request["memory"]
             resource.setrlimit(resource.RLIMIT_DATA, (data, data))
-            seed()
             from bugbench.diagnosing import perform
+            from bugbench.sitting import sit
 
-            text = json.dumps(perform(request, folder)).encode()
+            seed()
+            answer = sit(request, folder, seed) if "members" in request else perform(request, folder)
+            text = json.dumps(answer).encode()
             text = len(text).to_bytes(8, "little") + text
             while text:
                 text = text[os.write(ANSWERS, text) :]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bugbench import atomic
+from bugbench import atomic, panel
 from bugbench.card import Card
 from bugbench.catalogue import Catalogue, Workload
 from bugbench.judging import Bench, Exhibit, Judge
@@ -157,7 +157,7 @@ def _finish(
             judges = [replace(judge, model=LATER) for judge in plan.judges]
         else:
             judges = learning.taught(plan.judges, record.workload, record.data)
-        diagnoses = learning.bench.judge_all([(exhibit(record, store), judge) for judge in judges], plan.workers)
+        diagnoses = panel.judge_all(learning.bench, exhibit(record, store), judges, plan.workers)
         verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
         result = CaseResult(case, record, outcome, twin, verdicts)
         log.unlink(missing_ok=True)  # of an attempt that failed

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pandas as pd
-from bugbench import own_trace
+from bugbench import own_trace, panel
 from bugbench.catalogue import Catalogue, load, search_path_of
 from bugbench.declaration import detector_groups
 from bugbench.integrity import Damaged, warn
@@ -97,8 +97,8 @@ def judge_again(
             if record.skipped is None:
                 store.verify(record.trace_key, record.data)
                 taught = learning.taught(judges, record.workload, record.data)
-                pairs = [(exhibit(record, store), judge) for judge in taught]
-                rows = verdict_rows(record, judges, bench.judge_all(pairs, workers, again), catalogue.faults)
+                diagnoses = panel.judge_all(bench, exhibit(record, store), taught, workers, again)
+                rows = verdict_rows(record, judges, diagnoses, catalogue.faults)
             else:
                 rows = skipped_rows(record, judges, catalogue.faults)
             own = old.get_group((record.workload, record.bug, record.seed)) if len(cases.verdicts) else cases.verdicts

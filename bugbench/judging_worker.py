@@ -81,9 +81,36 @@ class JudgingWorker(Worker):
             NotConfined: it cannot be started.
         """
         self._started()
-        request = {"task": task, "detector": str(self._staged(detector)), "knobs": dict(knobs), "folder": str(folder)}
-        answer = self.call(request | {"time_limit": time_limit}, time_limit + GRACE_SECONDS)
-        return answer | {"isolation": self.level}
+        return self._call({"task": task, **self._member(detector, knobs)}, folder, time_limit)
+
+    def diagnose_all(
+        self,
+        members: Iterable[tuple[Path, Mapping[str, Any]]],
+        folder: Path,
+        time_limit: float,
+        **parts: Any,
+    ) -> dict[str, Any]:
+        """Have several detectors diagnose in one process; see :mod:`bugbench.sitting`.
+
+        Args:
+            members: a detector's file and its knobs each.
+            folder: the trace, cut to what they may see.
+            time_limit: in seconds, for all together.
+            **parts: ``access``, ``prefixes`` and ``steps``.
+
+        Raises:
+            TimedOut, WorkerDied, NotConfined: see :meth:`diagnose`.
+        """
+        self._started()
+        request = {"task": "diagnose", "members": [self._member(*m) for m in members], **parts}
+        return self._call(request, folder, time_limit)
+
+    def _member(self, detector: Path, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"detector": str(self._staged(detector)), "knobs": dict(knobs)}
+
+    def _call(self, request: dict[str, Any], folder: Path, time_limit: float) -> dict[str, Any]:
+        request |= {"folder": str(folder), "time_limit": time_limit}
+        return self.call(request, time_limit + GRACE_SECONDS) | {"isolation": self.level}
 
     def close(self) -> None:
         self._placed.clear()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from bugbench import panel
 from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.judging_worker import JudgingWorker
 from bugbench.report.terminal import note, says
@@ -55,7 +56,7 @@ def judge_trace(
     exhibit = Exhibit("own", trace.resolve(), trace.resolve() / "data", {})
     able = [judge for judge in judges if judge.access <= granted]
     with tempfile.TemporaryDirectory() as folder:
-        answers = Bench(Path(folder), pool, seconds).judge_all([(exhibit, judge) for judge in able], len(pool.workers))
+        answers = panel.judge_all(Bench(Path(folder), pool, seconds), exhibit, able, len(pool.workers))
     said = {judge.name: answer for judge, answer in zip(able, answers, strict=True)}
     rows = []
     for judge in judges:
