@@ -1,4 +1,4 @@
-"""A process of its own for every diagnosis: a server that has torch loaded forks one for each request.
+"""A process of its own for every diagnosis, or panel: a server that has torch loaded forks one for each request.
 
 A child starts from the same state whatever detectors ran before it. It is confined (:mod:`bugbench.isolation`), has an
 empty working directory, a time and a memory limit, and all that it started ends with it.

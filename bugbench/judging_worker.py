@@ -25,7 +25,7 @@ class NotConfined(OSError):
 
 
 class JudgingWorker(Worker):
-    """A process that forks a child for every diagnosis; see :mod:`bugbench.fork_server`.
+    """A process that forks a child for every request; see :mod:`bugbench.fork_server`.
 
     Args:
         isolation: one of :data:`bugbench.isolation.LEVELS`, or "auto" for the strongest that works here.
