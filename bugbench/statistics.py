@@ -138,3 +138,32 @@ def cluster_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(np.where(unknown, 0.0, estimates), [tail, 1 - tail], axis=0)
     return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+
+
+def intraclass_correlation(values: ArrayLike, groups: ArrayLike, strata: ArrayLike) -> float:
+    """Return how much values of one group are alike: 1 if they are copies, about 0 if no more than any others.
+
+    ICC(1) from a one-way analysis of variance (Shrout and Fleiss 1979), for groups of unequal size (Donner and Koval
+    1980). Each stratum has a mean of its own, and all share the variances between and within groups.
+
+    Args:
+        values: shape (n,), in any unit.
+        groups: what group each is of, shape (n,); a group lies in one stratum.
+        strata: what stratum each is of, shape (n,).
+
+    Returns:
+        At most 1, and below 0 where groups are less alike than by chance; NaN where no group has two values, no
+        stratum two groups, or no two values differ within a stratum.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    group, stratum = (np.unique(np.asarray(of), return_inverse=True)[1] for of in (groups, strata))
+    sizes, totals = np.bincount(group), np.bincount(stratum)
+    means = np.bincount(group, values) / sizes
+    within = float(((values - means[group]) ** 2).sum())
+    between = float(((means[group] - (np.bincount(stratum, values) / totals)[stratum]) ** 2).sum())
+    inside, among = len(values) - len(sizes), len(sizes) - len(totals)
+    if not inside or not among or within + between < TIE:
+        return float("nan")
+    size = (len(values) - float((sizes[group] / totals[stratum]).sum())) / among
+    within, between = within / inside, between / among
+    return (between - within) / (between + (size - 1) * within)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from bugbench.report.extent import extent, fewer_words
+from bugbench.report.extent import extent, fewer_words, seeds_words
 
 
 def cases(*rows):
@@ -55,3 +55,31 @@ def test_who_was_judged_on_fewer(fewer, words):
     what = "2 harmful bugs on 1 workload, 1 seed each and 2 controls on 1 workload, 1 seed each."
     assert fewer_words(table) == [word + what for word in words]
     assert fewer_words(table[:0]) == []
+
+
+def marked(*rows):
+    columns = ["detector", "bug", "workload", "seed", "control", "harmful", "exact", "alarm"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_what_seeds_add():
+    table = marked(
+        *[("d", "a", "digits", seed, False, True, 1.0, 1.0) for seed in range(2)],
+        *[("d", "b", "digits", seed, False, True, float(seed), 1.0) for seed in range(2)],
+        *[
+            ("d", "c", "digits", seed, False, True, 0.0, 1.0) for seed in range(2)
+        ],  # the wrong fault, an alarm each time
+        *[("d", "fine", "digits", seed, True, False, 0.0, 0.0) for seed in range(2)],
+        *[("d", "calm", "digits", seed, True, False, 0.0, 1.0) for seed in range(2)],
+        ("d", "once", "digits", 0, False, True, 1.0, 1.0),
+        *[("d", "latent", "digits", seed, False, False, float(seed), 0.0) for seed in range(2)],
+    )
+    # bugs 1 1, 0 1, 0 0 about 1/2: between 1, within 1/2; controls 0 0, 1 1: between 1, within 0. Mean squares 2 / 3
+    # and 1 / 10, so (20 - 3) / (20 + 3) = 0.74, of which the square root is 0.86
+    assert seeds_words(table) == (
+        " Where a bug or control ran on a workload with several seeds, a detector got the same mark with each in 80% "
+        "of 5 times (intraclass correlation 0.74): further seeds, however many, would narrow an interval from one seed by "
+        "14% at most."
+    )
+    assert seeds_words(table[table["seed"] == 0]) == ""
+    assert seeds_words(table[table["bug"] == "a"]) == ""

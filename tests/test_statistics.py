@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bugbench.statistics import cluster_bootstrap, mean_of_means, sign_flip_test
+from bugbench.statistics import cluster_bootstrap, intraclass_correlation, mean_of_means, sign_flip_test
 from scipy import stats
 
 
@@ -133,3 +133,38 @@ def test_bootstrap_leaves_out_unknown_draws():
 def test_bootstrap_without_clusters_knows_nothing():
     low, high = cluster_bootstrap(lambda weights: mean_of_means(np.zeros((0, 2)), np.zeros(0, int), weights), [0])
     assert np.isnan(low).all() and np.isnan(high).all()
+
+
+RATINGS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+
+
+def test_intraclass_correlation_of_the_published_example():
+    # Shrout and Fleiss (1979), tables 2 and 4: six targets, four ratings each, ICC(1,1) = 0.17
+    values, targets = np.ravel(RATINGS), np.repeat(range(6), 4)
+    assert intraclass_correlation(values, targets, np.zeros(24)) == pytest.approx(0.1657, abs=1e-4)
+    # a second stratum with another mean changes nothing: each has its own
+    twice, strata = np.concatenate([values, values + 100]), np.repeat([0, 1], 24)
+    both = intraclass_correlation(twice, np.concatenate([targets, targets + 6]), strata)
+    assert both == pytest.approx(0.1657, abs=1e-4)
+
+
+def test_intraclass_correlation_agrees_with_the_analysis_of_variance_of_scipy():
+    values = [[1.0, 2.0, 4.0], [3.0, 5.0, 5.0], [0.0, 1.0, 1.0], [6.0, 6.0, 9.0]]
+    ratio = stats.f_oneway(*values).statistic  # between / within
+    expected = (ratio - 1) / (ratio + 3 - 1)
+    assert intraclass_correlation(np.ravel(values), np.repeat(range(4), 3), np.zeros(12)) == pytest.approx(expected)
+
+
+def test_intraclass_correlation_by_hand():
+    assert intraclass_correlation([1, 1, 0, 0, 1, 1], list("aabbcc"), list("ssssss")) == 1
+    # groups (0, 1) and (0, 1): nothing between, 1/2 within: (0 - 1/2) / (0 + 1/2)
+    assert intraclass_correlation([0, 1, 0, 1], list("aabb"), list("ssss")) == -1
+    # sizes 2 and 1, values (0, 2) and 4: mean 2, between 2 + 4 = 6, within 2, size 3 - (4 + 1) / 3 = 4/3
+    assert intraclass_correlation([0, 2, 4], list("aab"), list("sss")) == pytest.approx((6 - 2) / (6 + 2 / 3))
+
+
+@pytest.mark.parametrize(
+    "values, groups, strata", [([1, 0], "ab", "ss"), ([1, 0], "aa", "ss"), ([1, 1, 0, 0], "aabb", "sstt")]
+)
+def test_no_intraclass_correlation(values, groups, strata):
+    assert np.isnan(intraclass_correlation(values, list(groups), list(strata)))

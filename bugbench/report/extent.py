@@ -1,5 +1,6 @@
 """On what each detector was judged, in words: some detectors of a table saw all its cases, and some did not."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -7,6 +8,7 @@ from bugbench.declaration import Declaration
 from bugbench.judging import Judge
 from bugbench.report.wording import counted
 from bugbench.scoring import tier
+from bugbench.statistics import intraclass_correlation
 
 NAMED = 3  # detectors that are named if they have nothing in common; more are counted
 
@@ -50,6 +52,33 @@ def fewer_words(cases: pd.DataFrame) -> list[str]:
     most = max(by_extent)
     fewer = sorted(by_extent.keys() - {most}, reverse=True)
     return [f"{_group(by_extent[key], accesses)} judged on fewer: {key[1]}." for key in fewer]
+
+
+def seeds_words(cases: pd.DataFrame) -> str:
+    """Return a sentence on what several seeds of one bug on one workload tell beyond the first; empty without any.
+
+    A detector's mark is whether its top suspect is right, of a control whether it raised an alarm. The mean of k seeds
+    varies (1 + (k - 1) r) / k as much as one seed, with r the intraclass correlation (the design effect of Kish 1965):
+    with seeds without end r as much, and an interval is the square root of that as wide. Where pairs of bug and
+    workload hang together, which the tables' intervals allow for, seeds matter less still.
+
+    Args:
+        cases: of all detectors, see :func:`bugbench.scoring.with_harm`.
+    """
+    asked = cases[cases["control"] | cases["harmful"]]
+    pair = ["detector", "bug", "workload"]
+    asked = asked[asked.groupby(pair)["seed"].transform("nunique") > 1]
+    marks = asked["alarm"].where(asked["control"], asked["exact"]).astype(float)
+    pairs, strata = asked.groupby(pair).ngroup(), asked.groupby(["detector", "control"]).ngroup()
+    alike = intraclass_correlation(marks, pairs, strata) if len(asked) else math.nan
+    if math.isnan(alike):
+        return ""
+    same = (marks.groupby(pairs).nunique() == 1).mean()
+    return (
+        f" Where a bug or control ran on a workload with several seeds, a detector got the same mark with each in "
+        f"{same:.0%} of {counted(pairs.nunique(), 'time')} (intraclass correlation {alike:.2f}): further seeds, "
+        f"however many, would narrow an interval from one seed by {1 - math.sqrt(max(alike, 0)):.0%} at most."
+    )
 
 
 def other_versions(verdicts: pd.DataFrame, declared: Mapping[str, Declaration]) -> str:

@@ -10,7 +10,7 @@ from bugbench.isolation import LEVELS
 from bugbench.known_impact import measured_impact, reference_impact
 from bugbench.records import Cases, merge_impact
 from bugbench.report import page
-from bugbench.report.extent import extent, fewer_words, other_versions
+from bugbench.report.extent import extent, fewer_words, other_versions, seeds_words
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables, csv
 from bugbench.report.wording import (
@@ -96,7 +96,7 @@ def summary(tables: Tables, cases: Cases) -> str:
     if tables.absent:
         text += f" {counted(len(tables.absent), 'detector')} could not be judged: what they need is not installed."
     text += "".join(f" {sentence}" for sentence in fewer_words(tables.cases))
-    return text + _lost(cases) + _isolation(cases.verdicts)
+    return text + seeds_words(tables.cases) + _lost(cases) + _isolation(cases.verdicts)
 
 
 def _judged_on(board: pd.DataFrame) -> str:
