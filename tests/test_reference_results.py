@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from bugbench import published
-from bugbench.records import verdict_rows
+from bugbench import merge, published
+from bugbench.records import Records, verdict_rows
+from bugbench.report import leaderboard
 from bugbench.report.page import LARGEST
 from bugbench.report.wording import SHOWN, cells
 from bugbench.scoring import verdict
@@ -74,10 +76,10 @@ def test_tables_beside_it_are_of_the_same_detectors(board):
         assert set(table["detector"]) == set(board["detector"]), name
 
 
-def test_published_verdicts_follow_from_truth_and_suspects(catalogue):
-    """Who recomputes the verdicts on suite=full from what is published beside them finds the same."""
-    cases = published.read(RESULTS / "full")
-    assert f"{len(cases.records)} cases so far" in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("folder", ["full", "seeds"])
+def test_published_verdicts_follow_from_truth_and_suspects(folder, catalogue):
+    """Who recomputes the verdicts from what is published beside them finds the same."""
+    cases = published.read(RESULTS / folder)
     truths = {(r.bug, r.workload, r.seed): r.truth for r in cases.records}
     families = {fault: entry["family"] for fault, entry in catalogue.faults.items()}
     assert {bug.partition("(")[0] for bug, _, _ in truths} <= set(catalogue.cards)
@@ -90,3 +92,30 @@ def test_published_verdicts_follow_from_truth_and_suspects(catalogue):
         again = verdict(truth, row["detector"], row["access"], families, **said)
         different = [name for name in again if again[name] != row[name] and again[name] == again[name]]
         assert not different, (row["detector"], truth, different)
+
+
+def test_readme_says_how_many_cases_of_the_full_suite_are_there():
+    cases = published.read(RESULTS / "full")
+    assert f"{len(cases.records)} cases so far" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_readme_says_what_further_seeds_tell(catalogue, tmp_path):
+    cases = published.read(RESULTS / "seeds")
+    pairs = {(r.bug, r.workload) for r in cases.records}
+    assert len(cases.records) == 3 * len(pairs)
+    of_first = [r for r in cases.records if r.seed == 0]
+    first = replace(cases, records=of_first, verdicts=cases.verdicts[cases.verdicts["seed"] == 0])
+    widths, same = [], ""
+    for name, some in (("first", first), ("all", cases)):
+        merge.merge(some, tmp_path / name)
+        board, _ = leaderboard.build(tmp_path / name, Records(tmp_path / name).read(), catalogue)
+        board = board.set_index("detector")
+        widths.append(board["diagnosis_j_high"] - board["diagnosis_j_low"])
+        same = (tmp_path / name / "leaderboard.md").read_text()
+    ratio = (widths[1] / widths[0])[widths[0] > 0.05]  # others are never right, or never wrong
+    said = " ".join((ROOT / "README.md").read_text().split())
+    assert f"on {len(pairs)} pairs of a card and a workload" in said
+    assert f"is {ratio.median():.2f} times as wide as over one" in said
+    (share,) = re.findall(r"the same mark with each in (\d+%) of", same)
+    assert f"with each of three seeds {share} of the time" in said
