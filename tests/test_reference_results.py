@@ -97,6 +97,12 @@ def test_published_verdicts_follow_from_truth_and_suspects(folder, catalogue):
 def test_readme_says_how_many_cases_of_the_full_suite_are_there():
     cases = published.read(RESULTS / "full")
     assert f"{len(cases.records)} cases so far" in (ROOT / "README.md").read_text()
+    table = (RESULTS / "full" / "leaderboard.md").read_text()
+    counts = re.search(r"(\d+) harmful bug cases, (\d+) control cases; (\d+) latent bug cases", table)
+    assert counts is not None
+    harmful, controls, latent = map(int, counts.groups())
+    assert controls == sum(record.control for record in cases.records)
+    assert harmful + latent == len(cases.records) - controls
 
 
 @pytest.mark.slow
