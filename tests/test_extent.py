@@ -79,7 +79,7 @@ def test_what_seeds_add():
     assert seeds_words(table) == (
         " Where a bug or control ran on a workload with several seeds, a detector got the same mark with each in 80% "
         "of 5 times (intraclass correlation 0.74): further seeds, however many, would narrow an interval from one "
-        "seed by 14% at most."
+        "seed by an estimated 14% at most."
     )
     assert seeds_words(table[table["seed"] == 0]) == ""
     assert seeds_words(table[table["bug"] == "a"]) == ""

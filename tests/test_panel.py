@@ -73,7 +73,7 @@ def seated(tmp_path, monkeypatch):
 
 
 def alone(monkeypatch):
-    """Make the bench refuse to ask anybody alone; return the list of those that it was asked for."""
+    """Return a list that grows by the name of each detector that the bench is asked for alone."""
     asked = []
     judge_one = Bench.judge
 

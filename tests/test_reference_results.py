@@ -112,16 +112,18 @@ def test_readme_says_what_further_seeds_tell(catalogue, tmp_path):
     assert len(cases.records) == 3 * len(pairs)
     of_first = [r for r in cases.records if r.seed == 0]
     first = replace(cases, records=of_first, verdicts=cases.verdicts[cases.verdicts["seed"] == 0])
-    widths, same = [], ""
+    widths = []
     for name, some in (("first", first), ("all", cases)):
         merge.merge(some, tmp_path / name)
         board, _ = leaderboard.build(tmp_path / name, Records(tmp_path / name).read(), catalogue)
         board = board.set_index("detector")
         widths.append(board["diagnosis_j_high"] - board["diagnosis_j_low"])
-        same = (tmp_path / name / "leaderboard.md").read_text()
     ratio = (widths[1] / widths[0])[widths[0] > 0.05]  # others are never right, or never wrong
     said = " ".join((ROOT / "README.md").read_text().split())
     assert f"on {len(pairs)} pairs of a card and a workload" in said
+    assert f"Of the {len(ratio)} detectors whose interval of *J* is wider than 0.05" in said
     assert f"is {ratio.median():.2f} times as wide as over one" in said
-    (share,) = re.findall(r"the same mark with each in (\d+%) of", same)
-    assert f"with each of three seeds {share} of the time" in said
+    table = (tmp_path / "all" / "leaderboard.md").read_text()
+    (figures,) = re.findall(r"each in (\d+%) of .*correlation ([\d.]+)\).* an estimated (\d+%) at most", table)
+    assert f"with each of three seeds {figures[0]} of the time" in said
+    assert f"is {figures[1]}: at most {figures[2]} is left" in said

@@ -73,11 +73,11 @@ def seeds_words(cases: pd.DataFrame) -> str:
     alike = intraclass_correlation(marks, pairs, strata) if len(asked) else math.nan
     if math.isnan(alike):
         return ""
-    same = (marks.groupby(pairs).nunique() == 1).mean()
+    same, least = (marks.groupby(pairs).nunique() == 1).mean(), math.sqrt(max(alike, 0))
     return (
         f" Where a bug or control ran on a workload with several seeds, a detector got the same mark with each in "
         f"{same:.0%} of {counted(pairs.nunique(), 'time')} (intraclass correlation {alike:.2f}): further seeds, "
-        f"however many, would narrow an interval from one seed by {1 - math.sqrt(max(alike, 0)):.0%} at most."
+        f"however many, would narrow an interval from one seed by an estimated {1 - least:.0%} at most."
     )
 
 
