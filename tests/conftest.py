@@ -52,3 +52,27 @@ def store(tmp_path: Path, pool: WorkerPool):
     from bugbench.store import Store
 
     return Store(tmp_path / "results", pool, LONG)
+
+
+@pytest.fixture(scope="module")
+def judging_pool():
+    from bugbench.judging_worker import JudgingWorker
+
+    pool = WorkerPool([JudgingWorker()])
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def exhibit(tmp_path_factory: pytest.TempPathFactory):
+    """A trace of 25 steps in a place that names the case."""
+    from court import record_exhibit
+
+    return record_exhibit(tmp_path_factory.mktemp("secret_bug") / "secret_workload" / "seed-7")
+
+
+@pytest.fixture
+def court(tmp_path, judging_pool):
+    from court import Court
+
+    return Court(tmp_path, judging_pool)

@@ -3,10 +3,8 @@
 import json
 import sys
 from pathlib import Path
-from textwrap import dedent, indent
 
 import pytest
-import torch
 from bugbench.declaration import read_declaration
 from bugbench.fork_server import JOIN_FIRST
 from bugbench.integrity import read_sealed
@@ -19,88 +17,14 @@ from bugbench.recorder import Recorder
 from bugbench.records import Record
 from bugbench.runner import digest
 from bugbench.worker import KEPT_ENVIRONMENT, WorkerPool
+from court import STEPS, Court
 
 FAULTS = {"softmax_dim": {"family": "loss"}, "lr_too_high": {"family": "optimizer"}}
-STEPS = 25
 ALARM = "return suspect('softmax_dim', 'seen')"
 
 THREADS = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
 FIXED = {*THREADS, "MPLBACKEND", "HOME", "USER", "TMPDIR"}
 PYTHON = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "LC_CTYPE"}
-
-TEMPLATE = """\
-import ctypes, json, os, signal, subprocess, sys, time
-from dataclasses import dataclass
-from pathlib import Path
-from bugbench.detector import *
-
-def say(what):
-    text = json.dumps(what)
-    return Diagnosis([Suspect("any", evidence=text[i : i + 500]) for i in range(0, len(text), 500)])
-
-@dataclass
-class Own(Detector):
-    access = {access}
-    {knobs}
-
-    def diagnose(self, trace):
-{body}
-"""
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool = WorkerPool([JudgingWorker()])
-    yield pool
-    pool.close()
-
-
-@pytest.fixture(scope="module")
-def exhibit(tmp_path_factory):
-    """A trace of 25 steps with an evaluation after every ten, in a place that names the case."""
-    home = tmp_path_factory.mktemp("secret_bug") / "secret_workload" / "seed-7"
-    trace = home / "trace"
-    run = Recorder(trace, task="classification", classes=2)
-    batch = dict(inputs=torch.ones(2, 1), targets=torch.tensor([0, 1]), outputs=torch.ones(2, 2), loss=1.0)
-    for step in range(STEPS):
-        run.log_batch("train", **batch)
-        if step % 10 == 9:
-            run.log_batch("val", **batch)
-            run.log_metrics("val", loss=1.0)
-    run.finish(predictions={"outputs": torch.ones(1), "targets": torch.ones(1)}, error="ValueError: late")
-    (trace / "program.py").write_text("lr = 0.1\n")
-    (trace / "config.yaml").write_text("{lr: 0.1, seed: 7}\n")
-    (home / "data").mkdir()
-    (home / "data" / "table.csv").write_text("1,2\n")
-    return Exhibit("0123abcd", trace, home / "data", {"fault": "softmax_dim", "lines": [3]})
-
-
-class Court:
-    """A bench with a results folder of its own, and detectors made of a few lines."""
-
-    def __init__(self, folder: Path, pool: WorkerPool) -> None:
-        self.folder = folder
-        self.bench = Bench(folder / "results", pool, judge_seconds=60)
-
-    def detector(self, body, access=("curves",), name="own", knobs="", **values) -> Judge:
-        path = self.folder / f"{name}.py"
-        body = indent(dedent(body), " " * 8)
-        path.write_text(TEMPLATE.format(access=set(access), knobs=knobs or "pass", body=body))
-        return Judge(name, path, frozenset(access), values)
-
-    def said(self, exhibit, body, access=("curves",)):
-        """Return what a detector of these lines said."""
-        answer = self.bench.judge(exhibit, self.detector(body, access))
-        assert answer["status"] == "ok", answer
-        return json.loads("".join(suspect["evidence"] for suspect in answer["suspects"]))
-
-    def stored(self):
-        return sorted(path.name for path in (self.folder / "results").rglob("*.json"))
-
-
-@pytest.fixture
-def court(tmp_path, pool):
-    return Court(tmp_path, pool)
 
 
 def test_a_detector_from_outside_does_not_choose_what_is_loaded_before_its_process_starts(court, exhibit):
@@ -543,12 +467,12 @@ def test_a_detector_sees_the_files_of_its_access(court, exhibit, access, more):
     assert files == {"meta.json", "error.txt", "steps.parquet", "metrics.parquet", *more}
 
 
-def test_a_detector_sees_no_word_of_the_case(court, exhibit, pool, monkeypatch):
+def test_a_detector_sees_no_word_of_the_case(court, exhibit, judging_pool, monkeypatch):
     for name in ("BUGBENCH_PATH", "HYDRA_FULL_ERROR", "PWD", "OLDPWD", "PYTHONSTARTUP", "HOME", "USER"):
         monkeypatch.setenv(name, "secret_bug")
     monkeypatch.setattr(sys, "argv", ["bugbench", "bug=secret_bug"])
     monkeypatch.chdir(exhibit.trace)
-    pool.close()
+    judging_pool.close()
     seen = court.said(exhibit, LOOK, {"curves", "tensors", "data", "source", "rerun"})
     assert set(seen["environment"]) <= {*KEPT_ENVIRONMENT, *FIXED, *PYTHON}
     assert seen["arguments"][1:] == ["-m", "bugbench.serving", "judge"]
@@ -560,11 +484,11 @@ def test_a_detector_sees_no_word_of_the_case(court, exhibit, pool, monkeypatch):
         assert word not in words
 
 
-def test_the_folder_is_gone_with_the_next_exhibit(court, exhibit, pool):
+def test_the_folder_is_gone_with_the_next_exhibit(court, exhibit, judging_pool):
     """Detectors with the same access share it, one after another."""
     fresh = Exhibit("fresh", exhibit.trace, exhibit.data, {})
     court.bench.judge(fresh, court.detector("return HEALTHY", {"data"}))
-    with pool.borrow() as worker:
+    with judging_pool.borrow() as worker:
         desk = worker.home / "desk"
     (first,) = desk.iterdir()
     court.bench.judge(fresh, court.detector("return HEALTHY # again", {"data"}))
