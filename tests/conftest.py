@@ -1,4 +1,4 @@
-"""Shared fixtures: the catalogue, read once; a seed; a recorder on a line; a tiny workload and a store of its runs.
+"""Shared fixtures: the catalogue, read once; a seed; recorded programs; a tiny workload and its store; courts, schools.
 
 What loads PyTorch is imported within its fixture: tests that need none of it start seconds earlier.
 """
@@ -30,6 +30,16 @@ def loop(tmp_path):
     from recorded_loop import Loop
 
     return Loop(tmp_path / "trace")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory):
+    """A small program on digits, recorded once for each change of its text."""
+    import torch
+    from recorded_program import Programs
+
+    torch.set_num_threads(1)
+    return Programs(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +86,17 @@ def court(tmp_path, judging_pool):
     from court import Court
 
     return Court(tmp_path, judging_pool)
+
+
+@pytest.fixture
+def counting(court, monkeypatch):
+    from court import Counted
+
+    return lambda body="return HEALTHY": Counted(court, monkeypatch, body)
+
+
+@pytest.fixture
+def school(tmp_path, judging_pool):
+    from school import School
+
+    return School(tmp_path, judging_pool)

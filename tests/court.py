@@ -6,10 +6,12 @@ from textwrap import dedent, indent
 
 import torch
 from bugbench.judging import Bench, Exhibit, Judge
+from bugbench.judging_worker import JudgingWorker
 from bugbench.recorder import Recorder
 from bugbench.worker import WorkerPool
 
 STEPS = 25
+ALARM = "return suspect('softmax_dim', 'seen')"
 
 TEMPLATE = """\
 import ctypes, json, os, signal, subprocess, sys, time
@@ -70,3 +72,23 @@ class Court:
 
     def stored(self):
         return sorted(path.name for path in (self.folder / "results").rglob("*.json"))
+
+
+class Counted:
+    """A detector whose calls are counted on their way to the worker."""
+
+    def __init__(self, court, monkeypatch, body="return HEALTHY", access=("curves",)):
+        self.court, self.access = court, access
+        self.body = body
+        self.calls = 0
+        diagnose = JudgingWorker.diagnose
+
+        def counting(*arguments):
+            self.calls += 1
+            return diagnose(*arguments)
+
+        monkeypatch.setattr(JudgingWorker, "diagnose", counting)
+
+    def judge(self, exhibit, again=False, body="", **knobs):
+        judge = self.court.detector(body or self.body, self.access, knobs="patience: int = 1", **knobs)
+        return self.court.bench.judge(exhibit, judge, again)

@@ -3,125 +3,17 @@
 The first part runs anywhere. The second, marked ``tools``, needs the tools themselves: ``pytest -m tools``.
 """
 
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-import torch
-from bugbench.catalogue import load
-from bugbench.detector import Detector, Diagnosis, NotApplicable, NotInstalled, Trace
-from bugbench.plugins import load_detector
-from bugbench.recorder import Recorder
-from bugbench.rerun import rerun
+from bugbench.detector import Diagnosis, NotApplicable, NotInstalled, Trace
 from bugbench.third_party import Following, Message, follow, translate
-from bugbench.trace import export
+from recorded_program import CATALOGUE, MODULES, OVERLAP, PROGRAM, RAW, detector, shown
 
-CATALOGUE = load()
-MODULES = {  # detector: the module that its tool is imported as
-    **{"torchtest2": "torchtest2", "cleanlab_datalab": "cleanlab", "leakcheck_ml": "leakcheck", "leaklens": "leaklens"},
-    **{"torch_audit": "torch_audit", "torchdiag": "torchdiag", "torchmortem": "torchmortem", "mldoct": "mldoctor"},
-    **{"trainproof": "trainproof", "lightning_overfit_batches": "lightning", "lightning_early_stopping": "lightning"},
-    **{"weightwatcher": "weightwatcher", "ruff": "ruff", "torchfix": "torchfix"},
-}
 OWN_ENVIRONMENTS = ("deepchecks",)
-
-PROGRAM = """\
-import torch
-import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from torch import nn
-
-
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.head(self.features(x))
-
-
-def loss_function(outputs, targets):
-    return F.cross_entropy(outputs, targets)
-
-
-def main(config, run):
-    torch.manual_seed(config.seed)
-    images, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(images))
-    x, y = torch.tensor(images, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
-    x, y, u, v = x[:1200], y[:1200], x[1200:], y[1200:]
-    model = Model()
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    run.watch(model, optimizer)
-    for _ in range(config.epochs):
-        model.train()
-        for index in torch.randperm(len(x)).split(64):
-            inputs, targets = x[index], y[index]
-            optimizer.zero_grad()
-            outputs = model(inputs)
-            loss = loss_function(outputs, targets)
-            loss.backward()
-            optimizer.step()
-            run.log_batch("train", inputs=inputs, targets=targets, outputs=outputs, loss=loss)
-        model.eval()
-        with torch.no_grad():
-            outputs = model(u)
-            loss = loss_function(outputs, v)
-        run.log_batch("val", inputs=u, targets=v, outputs=outputs, loss=loss)
-        run.log_metrics("val", loss=loss.item())
-"""
-
-
-class Programs:
-    """Records the program above with some of its text replaced, once for each set of replacements."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.made: dict[tuple, Path] = {}
-
-    def trace(self, *changes: tuple[str, str], lr: float = 0.001, epochs: int = 2) -> Path:
-        key = (changes, lr, epochs)
-        if key not in self.made:
-            folder = self.made[key] = self.home / str(len(self.made))
-            source = PROGRAM
-            for old, new in changes:
-                assert old in source
-                source = source.replace(old, new)
-            (folder / "data").mkdir(parents=True)
-            (folder / "program.py").write_text(source)
-            (folder / "config.yaml").write_text(f"{{seed: 3, lr: {lr}, epochs: {epochs}}}\n")
-            recorder, error = Recorder(folder, task="classification", classes=10), None
-            try:
-                rerun(folder, recorder, {})
-            except Exception as raised:  # as the harness does
-                error = f"{type(raised).__name__}: {raised}"
-            recorder.finish(error=error)
-        return self.made[key]
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    torch.set_num_threads(1)
-    return Programs(tmp_path_factory.mktemp("programs"))
-
-
-def detector(name: str, **knobs) -> Detector:
-    return load_detector(CATALOGUE.detectors[name].file)(**knobs)
-
-
-def shown(name: str, folder: Path, place: Path) -> Path:
-    """Return a copy of a trace with nothing but what the detector's access grants."""
-    access = CATALOGUE.detectors[name].access
-    export(folder, place, access)
-    if "rerun" in access:
-        shutil.copytree(folder / "data", place / "data")
-    return place
 
 
 # -- anywhere --------------------------------------------------------------------------------------------------------
@@ -196,11 +88,9 @@ def test_anomaly_mode_names_function_and_line(programs, tmp_path):
 
 SOFTMAX = ("return self.head(self.features(x))", "return self.head(self.features(x)).softmax(dim=0)")
 PARTIAL = ("Adam(model.parameters()", "Adam(model.head.parameters()")
-RAW = ("[order] / 16", "[order] * 256")
 NAN = ("    x, y, u, v =", "    x[5::50, 3] = float('nan')\n    x, y, u, v =")
 DEAD = ("    optimizer =", "    nn.init.constant_(model.features[0].bias, -100)\n    optimizer =")
 SORTED = ("torch.randperm(len(x)).split", "y.argsort().split")
-OVERLAP = ("x[1200:], y[1200:]", "x[600:], y[600:]")
 NOISE = ("    x, y, u, v =", "    y[::5] = torch.randint(10, (len(y[::5]),))\n    x, y, u, v =")
 LEAK = ("    x, y, u, v =", "    x[:, 0] = y\n    x, y, u, v =")
 NO_ZERO_GRAD = ("            optimizer.zero_grad()\n", "")
@@ -284,60 +174,3 @@ def test_deepchecks_in_its_own_environment(change, fault, programs, tmp_path):
     folder = programs.trace(change) if change else programs.trace()
     found = detector("deepchecks").diagnose(Trace(shown("deepchecks", folder, tmp_path / "t"))).suspects
     assert [s.fault for s in found][:1] == ([fault] if fault else [])
-
-
-# -- access: of every detector ---------------------------------------------------------------------------------------
-
-GRANTED = {  # access: what it adds to meta.json, metrics.parquet, steps.parquet and error.txt
-    "curves": set(),
-    "tensors": {"layers.parquet"},
-    "data": {"samples.parquet", "batches", "predictions.safetensors"},
-    "source": {"program.py", "config.yaml"},
-    "rerun": {"program.py", "config.yaml", "data"},
-}
-ALWAYS = {"meta.json", "metrics.parquet", "steps.parquet", "error.txt"}
-JUDGED = sorted(set(CATALOGUE.detectors) - {"oracle"})
-
-
-def answer(name: str, folder: Path) -> object:
-    """Return what a detector says: its suspects, what it takes to learn, or the exception by which it declines."""
-    torch.manual_seed(0)
-    try:
-        learner = CATALOGUE.detectors[name].learns
-        return detector(name).extract(Trace(folder)) if learner else detector(name).diagnose(Trace(folder))
-    except (NotApplicable, NotInstalled) as reason:
-        return f"{type(reason).__name__}: {reason}"
-
-
-@pytest.mark.parametrize("name", JUDGED)
-def test_detector_reads_nothing_beyond_its_access(name, programs, tmp_path, monkeypatch):
-    """What an access does not grant is absent; in its place, garbage is neither opened nor changes the answer."""
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # as in a judging process
-    access = {"curves", *CATALOGUE.detectors[name].access}
-    granted = ALWAYS.union(*(GRANTED[item] for item in access))
-    alone = shown(name, programs.trace(RAW), tmp_path / "alone")
-    assert {path.name for path in alone.iterdir()} <= granted
-    beside = shutil.copytree(alone, tmp_path / "beside")
-    for undeclared in set().union(*GRANTED.values()) - granted:
-        if undeclared in ("batches", "data"):
-            (beside / undeclared).mkdir()
-            (beside / undeclared / "train-0000000.safetensors").write_bytes(b"garbage")
-        else:
-            (beside / undeclared).write_bytes(b"garbage")
-    opened = set()
-
-    def note(event: str, arguments: tuple) -> None:
-        if event == "open" and watching and isinstance(arguments[0], str | os.PathLike):
-            path = Path(arguments[0])
-            if path.is_relative_to(beside) and len(path.parts) > len(beside.parts):
-                opened.add(path.relative_to(beside).parts[0])
-
-    watching = False
-    sys.addaudithook(note)  # for good: it notes nothing when it is not watching
-    expected = answer(name, alone)
-    watching = True
-    try:
-        assert answer(name, beside) == expected
-    finally:
-        watching = False
-    assert opened - {"__pycache__"} <= granted  # where an import of the program looks for bytecode

@@ -18,7 +18,7 @@ import pytest
 import torch
 from bugbench.detector import NotApplicable, Trace
 from bugbench.third_party import Following, follow, translate
-from test_third_party import MODULES, Programs, detector, shown
+from recorded_program import MODULES, detector, shown
 
 LOSS = "F.cross_entropy(outputs, targets)"
 LEAF = (LOSS, f"{LOSS}.detach().requires_grad_()")
@@ -53,12 +53,6 @@ RERUNNING = (
     *("torchtest2", "lightning_overfit_batches", "torchdiag", "torch_audit", "torchmortem", "anomaly_mode"),
     "weightwatcher",
 )
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    torch.set_num_threads(1)
-    return Programs(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from bugbench.detector import NotApplicable, NotInstalled, Trace
 from bugbench.third_party import OFFLINE, PINS, tool
-from test_third_party import OVERLAP, Programs, detector, shown
+from recorded_program import OVERLAP, detector, shown
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {  # adapter: the package that holds its tool's rules
@@ -31,12 +30,6 @@ WITH_REPLACEMENT = (  # by a data loader
         "torch.utils.data.DataLoader(range(len(x)), 64, sampler=torch.utils.data.RandomSampler(x, True))",
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    torch.set_num_threads(1)
-    return Programs(tmp_path_factory.mktemp("programs"))
 
 
 def faults_of(name: str, folder: Path, place: Path) -> list[str]:

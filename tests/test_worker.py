@@ -1,7 +1,7 @@
 """A worker is reused, survives what its jobs do to it, and tells them nothing.
 
 The jobs here write data sets, the least that a training worker does. Judging workers have their own protocol on top:
-see test_judging.py and test_red_team.py.
+see test_judging.py, test_access.py and test_red_team.py.
 """
 
 import fcntl
