@@ -95,7 +95,8 @@ def plan_of(config: DictConfig, catalogue: Catalogue) -> job.Plan:
         if workload.variations and hasattr(dataset := load_module(workload.dataset), "obtain"):
             dataset.obtain(config.download)
     judges = []
-    for detector, knobs in mapping(config.detector).items():
+    chosen = mapping(config.detector) if "detector" in config else {}  # detector=[]: train, and judge another time
+    for detector, knobs in chosen.items():
         declared = catalogue.detectors[detector]
         judges.append(Judge(detector, declared.file, declared.access, knobs or {}, declared.learns))
     seeds = seeds_of(config.seeds if own.get("seeds") is None else own["seeds"])

@@ -6,6 +6,7 @@ Rows in, rows out. Every table has a row per detector and something else, and ta
 
 import itertools
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ def answers(cases: pd.DataFrame, families: Collection[str]) -> pd.DataFrame:
     cells = cell_means(shares, "fault", ANSWERS, detectors, sorted(bugs["workload"].unique()))
     means = cells.mean()[0].reshape(len(ANSWERS), len(detectors))
     table = pd.DataFrame(dict(zip(ANSWERS, means.round(DIGITS), strict=True)))
-    return table.assign(detector=detectors)[["detector", *ANSWERS]]
+    return table.assign(detector=pd.Series(detectors, dtype="object"))[["detector", *ANSWERS]]  # even if there is none
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,18 @@ class AlarmTimes:
     Attributes:
         curves: by detector, the share of harmful bug cases still without an alarm; where a run ended without one, for
             good.
-        horizon: the steps up to which the restricted means go: half of the runs go on for longer after the onset.
+        horizon: the steps up to which the restricted means go: half of the runs go on for longer after the onset. Where
+            no run's length is known it is the time of the latest alarm, and NaN if that is 0 or there is none: then
+            there are no means.
+        measured: whether the length of any run is known.
         table: ``detector, cases, alarms, restricted_mean, median`` and the seconds that a diagnosis takes. A median
             beyond the horizon is NaN: it would rest on the few longest runs.
-        unknown: cases left out because no step of theirs differs from the twin's or their length is not known.
+        unknown: cases left out because no step of theirs is known to differ from the twin's.
     """
 
     curves: Mapping[str, Survival]
     horizon: float
+    measured: bool
     table: pd.DataFrame
     unknown: int
 
@@ -121,20 +126,22 @@ def alarm_times(cases: pd.DataFrame, lengths: pd.DataFrame) -> AlarmTimes:
 
     A run that ended without an alarm was missed: it stays without one, as where something else forestalls the event
     (the cumulative incidence of Kalbfleisch and Prentice 1980, 8.2). Censored at its end it would count as if a longer
-    run had brought the alarms of the longest runs, which are of other programs.
+    run had brought the alarms of the longest runs, which are of other programs. So only the horizon rests on lengths: a
+    case is in where its length is unknown, whether there was an alarm or not.
 
     Args:
         cases: see above.
-        lengths: ``bug, workload, seed, steps``: training batches of each run.
+        lengths: ``bug, workload, seed, steps``: training batches of each run; NaN where that is not known.
     """
     bugs = harmful_bugs(cases).merge(lengths, on=CASE, how="left")
     watched = bugs["steps"] - 1 - bugs["onset"]
-    known = bugs["delay"].notna() | watched.notna()
+    known = bugs["onset"].notna()
     seconds = cases.groupby("detector")["seconds"]
     table = pd.DataFrame({"median_seconds": seconds.median(), "p95_seconds": seconds.quantile(0.95)})
-    after = watched[known & ~bugs.duplicated(CASE)].clip(lower=0)
-    horizon = float(after.median()) if len(after) else 0.0
-    longest = max([*after.dropna(), *bugs["delay"].dropna()], default=0.0)
+    after = watched[~bugs.duplicated(CASE)].dropna().clip(lower=0)
+    latest = float(bugs["delay"].max())
+    longest = max([*after, *bugs["delay"].dropna()], default=0.0)
+    horizon = float(after.median()) if len(after) else latest if latest > 0 else math.nan
     curves = {}
     for detector, own in bugs[known].groupby("detector"):
         alarmed = own["delay"].notna()
@@ -147,7 +154,7 @@ def alarm_times(cases: pd.DataFrame, lengths: pd.DataFrame) -> AlarmTimes:
     columns = ["cases", "alarms", "restricted_mean", "median", "median_seconds", "p95_seconds"]
     table = table.assign(**counts)[columns].round(DIGITS).rename_axis("detector").reset_index()
     lost = bugs.loc[~known, CASE].drop_duplicates()
-    return AlarmTimes(curves, horizon, table, len(lost))
+    return AlarmTimes(curves, horizon, len(after) > 0, table, len(lost))
 
 
 def comparisons(cases: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:

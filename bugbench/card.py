@@ -122,6 +122,10 @@ def make_card(id: str, fields: Mapping[str, Any], faults: Mapping[str, Any], whe
     for name, value in knobs.items():
         if not isinstance(value, (str, int, float, bool)):
             raise CardError(f"{where}: {unknown('field', name, FIELDS)} (a knob would be a number, text or boolean)")
+        if "/" in str(value):
+            raise CardError(
+                f"{where}: the knob {name} is {value!r}: it names a folder of results, which '/' would split"
+            )
         if not any(name in found for found in used.values()):
             raise CardError(f"{where}: nothing uses the knob ${{bug.{name}}}; {unknown('field', name, FIELDS)}")
     if fields["fault"] != "none" and fields["fault"] not in faults:

@@ -18,7 +18,7 @@ from bugbench.catalogue import Catalogue, Workload
 from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.judging_worker import JUDGE_MEMORY
 from bugbench.known_impact import measured_impact
-from bugbench.learning import LATER, Learning
+from bugbench.learning import Learning
 from bugbench.pools import judge_pool, secrets, train_pool
 from bugbench.records import Record, Records
 from bugbench.runner import Case, Outcome, Run, digest, onset, prepare_seeds
@@ -26,11 +26,6 @@ from bugbench.scoring import verdict, verdict_table
 from bugbench.store import HarnessFailure, Store
 from bugbench.suspects import InvalidDiagnosis
 from bugbench.worker import DEFAULT_MEMORY
-
-MEASURED = (  # fields of a record that are known when its programs have run
-    *("onset", "trace_key", "twin_key", "data", "oracle_bug", "oracle_twin", "reported_bug", "reported_twin"),
-    *("crashed_bug", "error", "seconds_bug", "seconds_twin", "steps", "transient", "skipped"),
-)
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,8 @@ def run_job(
     # so that a twin is seldom trained by two jobs at the same time
     twins.sort(key=lambda run: digest(plan.card.label, store.key(run)))
     outcomes = store.train_all([*runs, *twins], plan.workers, report)
+    for worker in judging.workers:
+        worker.forget()  # a trace that was damaged, or of a failed attempt, has another in its place now
     learning = Learning(plan.results, store, bench, plan.workers, measured_impact)
     return [known.get(case.folder) or _finish(case, outcomes, plan, store, learning, catalogue) for case in cases]
 
@@ -121,12 +118,12 @@ def _known(
     known = {}
     for record in Records(plan.results).read(folders).records:
         case = folders[record.folder]
-        declared = replace(_unmeasured(case, catalogue), **{name: getattr(record, name) for name in MEASURED})
         try:
             same = (store.key(case.run), store.key(case.twin)) == (record.trace_key, record.twin_key)
         except HarnessFailure:
             continue
-        if not same or declared != record or record.transient or record.skipped:
+        declared = record.same_programs(_unmeasured(case, catalogue))
+        if not same or not declared or record.transient or record.skipped:
             continue
         seen = exhibit(record, store)
         diagnoses = [said for judge in plan.judges if (said := bench.stored(seen, judge)) is not None]
@@ -146,25 +143,24 @@ def _finish(
 ) -> CaseResult:
     """Measure, judge and store a case; a failure on the way costs this case only.
 
-    What detectors that take no part now said of the same run earlier stays stored.
+    What detectors that take no part now said of the same run earlier stays stored. Those that judge later leave no row
+    until they have.
     """
+    judges = [judge for judge in plan.judges if not (plan.later and judge.learns)]
     log = store.root / "failures" / case.folder
     log = log.with_name(f"{log.name}.txt")
     try:
         outcome, twin = outcome_of(case.run, outcomes, store), outcome_of(case.twin, outcomes, store, "healthy twin: ")
         record = record_of(case, outcome, twin, store, catalogue)
-        if plan.later:
-            judges = [replace(judge, model=LATER) for judge in plan.judges]
-        else:
-            judges = learning.taught(plan.judges, record.workload, record.data)
-        diagnoses = panel.judge_all(learning.bench, exhibit(record, store), judges, plan.workers)
-        verdicts = verdict_rows(record, plan.judges, diagnoses, catalogue.faults)
+        taught = learning.taught(judges, record.workload, record.data)
+        diagnoses = panel.judge_all(learning.bench, exhibit(record, store), taught, plan.workers)
+        verdicts = verdict_rows(record, judges, diagnoses, catalogue.faults)
         result = CaseResult(case, record, outcome, twin, verdicts)
         log.unlink(missing_ok=True)  # of an attempt that failed
     except Exception as error:
         failure = error if isinstance(error, HarnessFailure) else _failure(error)
         record = _unmeasured(case, catalogue, skipped=str(failure))
-        verdicts = skipped_rows(record, plan.judges, catalogue.faults)
+        verdicts = skipped_rows(record, judges, catalogue.faults)
         problem = f"{_title(case)}: skipped, {failure}"
         try:
             atomic.write(log, f"{failure}\n\n{failure.traceback}")
@@ -176,12 +172,13 @@ def _finish(
 
 
 def _kept(result: CaseResult, plan: Plan) -> CaseResult:
-    """Store a case; the result tells if that was not possible."""
-    record = result.record
+    """Store a case; the result tells if that was not possible. What is known of it is not lost to a failed attempt."""
+    record, records = result.record, Records(plan.results)
     try:
-        records = Records(plan.results)
-        others = records.others(record, {judge.name for judge in plan.judges})
-        records.write(record, pd.concat([others, result.verdicts], ignore_index=True))
+        known = records.stored(record.folder) if record.skipped else None
+        if known is not None and not known.skipped and known.same_programs(record):
+            return replace(result, problem=f"{result.problem}; what was stored of it before stays")
+        records.join(record, result.verdicts)
     except OSError as error:
         said = [] if result.problem is None else [result.problem]
         problem = f"{_title(result.case)}: its verdicts cannot be written: {type(error).__name__}: {error}"

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import pandas as pd
 from bugbench import own_trace, panel
 from bugbench.catalogue import Catalogue, load, search_path_of
 from bugbench.declaration import detector_groups
 from bugbench.integrity import Damaged, warn
 from bugbench.isolation import LEVELS
 from bugbench.job import exhibit, skipped_rows, verdict_rows
-from bugbench.judging import Bench, Judge
+from bugbench.judging import Bench, Exhibit, Judge
 from bugbench.judging_worker import JUDGE_MEMORY
 from bugbench.known_impact import measured_impact
 from bugbench.learning import Learning
@@ -74,8 +73,9 @@ def judge_again(
         folders: judge these cases alone. Those that learn learn from all that are stored.
 
     Returns:
-        A line for each case that stays as it is, because it, its trace or its training data is damaged or gone, or its
-        verdicts could not be written.
+        A line for each case that stays as it is, because it, its trace or its training data is damaged or gone, its
+        verdicts could not be written, or another run of it has been stored meanwhile. A trace may be gone where every
+        diagnosis asked for is stored.
 
     Raises:
         NotConfined: this machine does not offer the isolation asked for.
@@ -89,25 +89,32 @@ def judge_again(
     records = Records(results)
     cases = records.read(folders)
     problems = records.damage(cases)
-    old = cases.verdicts.groupby(["workload", "bug", "seed"])
-    names = [judge.name for judge in judges]
     shuffled = sorted(cases.records, key=lambda r: r.trace_key)  # what ran before is no clue to what comes next
     for record in track(shuffled, description="judging", transient=True):
         try:
             if record.skipped is None:
-                store.verify(record.trace_key, record.data)
                 taught = learning.taught(judges, record.workload, record.data)
-                diagnoses = panel.judge_all(bench, exhibit(record, store), taught, workers, again)
+                seen = exhibit(record, store)
+                if again or seen.trace.exists() or not all(_needs_no_trace(bench, seen, judge) for judge in taught):
+                    store.verify(record.trace_key, record.data)
+                diagnoses = panel.judge_all(bench, seen, taught, workers, again)
                 rows = verdict_rows(record, judges, diagnoses, catalogue.faults)
             else:
                 rows = skipped_rows(record, judges, catalogue.faults)
-            own = old.get_group((record.workload, record.bug, record.seed)) if len(cases.verdicts) else cases.verdicts
-            kept = own[~own["detector"].isin(names)]
-            records.write(record, pd.concat([kept, rows], ignore_index=True))
+            now = records.stored(record.folder)
+            if now is not None and not now.same_run(record):
+                problems.append(f"case {record.folder}: another run of it was stored meanwhile; judge again")
+                continue
+            records.join(record, rows)
         except (Damaged, OSError) as error:
             problem = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
             problems.append(records.how_to_mend(record.folder, problem))
     return problems
+
+
+def _needs_no_trace(bench: Bench, seen: Exhibit, judge: Judge) -> bool:
+    untaught = judge.learns and judge.model.status != "ok"
+    return untaught or bench.stored(seen, judge) is not None
 
 
 def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:

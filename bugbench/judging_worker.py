@@ -62,7 +62,7 @@ class JudgingWorker(Worker):
         self._started()
         wanted = (exhibit, part)
         if self.level == "process" or any(other[0] != exhibit for other in self._placed):  # type: ignore[index]
-            self._clear()  # without confinement a detector may have written into it
+            self.forget()  # without confinement a detector may have written into it
         if wanted not in self._placed:
             folder = self.home / "desk" / uuid.uuid4().hex
             export(folder)
@@ -120,7 +120,8 @@ class JudgingWorker(Worker):
                 self._process.wait(PATIENCE_SECONDS)
         super().close()
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Take away what was put before detectors: an exhibit may have been made anew under the same name."""
         for folder in self._placed.values():
             shutil.rmtree(folder, ignore_errors=True)
         self._placed.clear()

@@ -21,7 +21,6 @@ from bugbench.records import Record, Records
 from bugbench.store import Store
 
 MANY = 50  # runs to be looked at first, of which the user should hear
-LATER = Model(status="not_applicable", reason="it learns: judged at the end of the sweep, when all its cases are there")
 Impact = Callable[[Path, Sequence[Record]], pd.DataFrame]
 
 

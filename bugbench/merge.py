@@ -4,8 +4,9 @@ For sweeps that were split over machines without a common file system, for a swe
 detector of your own beside the verdicts that this project has published, without judging everything again. A folder is
 any results folder with ``cases.parquet`` and ``verdicts.parquet`` (:mod:`bugbench.published`).
 
-What lies in the results folder stays as it is; what is missing there is added. Verdicts are joined to a case only if it
-is the same run with the same truth. They are taken at their word.
+What lies in the results folder stays as it is; what is missing there is added, and an attempt there that failed for the
+machine's sake gives way to a run that went well. Verdicts are joined to a case only if it is the same run with the same
+truth. They are taken at their word.
 """
 
 import argparse
@@ -31,7 +32,7 @@ class Merged(NamedTuple):
     """What a merge did.
 
     Attributes:
-        added: cases that were not there.
+        added: cases that were not there, or only as an attempt that failed for the machine's sake.
         joined: cases that got further verdicts.
         different: cases left out, for here the same bug, workload and seed is another run, or has another truth.
         verdicts: taken over.
@@ -47,30 +48,34 @@ def merge(source: Cases, results: Path) -> Merged:
     """Add the cases and verdicts of ``source`` to a results folder; cases that were skipped there are left out.
 
     Diagnoses are stored too, under the version of the detector that made them: judging again takes those that still
-    hold. Not so of runs that may have failed for a machine's sake.
+    hold. They come first, so that a merge that is cut short can be done again. Not so of runs that may have failed for
+    a machine's sake.
     """
     records, bench = Records(results), Bench(results, WorkerPool([]))
     counts = dict.fromkeys(Merged._fields, 0)
     for record, theirs in _by_case(source):
         own = records.read([record.folder])
-        if own.records and own.records[0].skipped is None:
-            here = own.records[0]
-            if (here.trace_key, here.truth) != (record.trace_key, record.truth):
-                counts["different"] += 1
+        here = next((r for r in own.records if r.skipped is None), None)
+        if here is not None and here.trace_key == record.trace_key and here.transient != record.transient:
+            if record.transient:
                 continue
+            here = None
+        if here is not None and not here.same_run(record):
+            counts["different"] += 1
+            continue
+        if not record.transient:
+            _store_diagnoses(bench, record.trace_key, theirs)
+        if here is None:
+            records.write(record, theirs)
+            counts["added"] += 1
+        else:
             judged = own.verdicts[~own.verdicts["status"].isin(UNJUDGED)]
             theirs = theirs[~theirs["detector"].isin(judged["detector"]) & ~theirs["status"].isin(UNJUDGED)]
             if theirs.empty:
                 continue
-            kept = own.verdicts[~own.verdicts["detector"].isin(theirs["detector"])]
-            records.write(here, pd.concat([kept, theirs], ignore_index=True))
+            records.join(here, theirs)
             counts["joined"] += 1
-        else:
-            records.write(record, theirs)
-            counts["added"] += 1
         counts["verdicts"] += len(theirs)
-        if not record.transient:
-            _store_diagnoses(bench, record.trace_key, theirs)
     return Merged(**counts)
 
 

@@ -9,8 +9,8 @@ Every case has a folder of its own, so that many processes write without locks; 
 
 import math
 import shlex
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ from bugbench import integrity
 from bugbench.impact import Oracle, measure_impact
 from bugbench.integrity import Damaged
 from bugbench.scoring import VERDICT_TYPES, Truth, delay_of, verdict_table
+
+MEASURED = (  # fields of a record that are known when its programs have run
+    *("onset", "trace_key", "twin_key", "data", "oracle_bug", "oracle_twin", "reported_bug", "reported_twin"),
+    *("crashed_bug", "error", "seconds_bug", "seconds_twin", "steps", "transient", "skipped"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,18 @@ class Record:
         names = ("bug", "fault", "family", "control", "workload", "seed", "onset", "lines", "accepts")
         return Truth(**{name: getattr(self, name) for name in names})
 
+    def same_programs(self, other: "Record") -> bool:
+        """Tell whether two records are of the same card and programs, whatever came of them."""
+        return replace(self, **{name: getattr(other, name) for name in MEASURED}) == other
+
+    def same_run(self, other: "Record") -> bool:
+        """Tell whether a verdict on the one is one on the other: the same trace, held against the same truth.
+
+        An attempt that failed for the machine's sake has the trace's name, but ended elsewhere.
+        """
+        ended = [(r.transient, r.steps if r.transient else None) for r in (self, other)]
+        return ended[0] == ended[1] and (self.trace_key, self.truth) == (other.trace_key, other.truth)
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -107,11 +124,17 @@ class Records:
         content = {"record": asdict(record), "verdicts": verdict_rows(verdicts)}
         integrity.write_sealed(self.root / record.folder / "case.json", content)
 
-    def others(self, record: Record, detectors: Collection[str]) -> pd.DataFrame:
-        """Return the verdicts of all but ``detectors`` that are stored for this very run, with the same truth."""
+    def join(self, record: Record, verdicts: pd.DataFrame) -> None:
+        """Store a case; what other detectors said of the same run stays, also if it was stored a moment ago."""
         stored = self.read([record.folder])
-        same = [r for r in stored.records if (r.trace_key, r.truth) == (record.trace_key, record.truth)]
-        return stored.verdicts[~stored.verdicts["detector"].isin(list(detectors))] if same else stored.verdicts[:0]
+        if any(known.same_run(record) for known in stored.records):
+            others = stored.verdicts[~stored.verdicts["detector"].isin(verdicts["detector"])]
+            verdicts = pd.concat([others, verdicts], ignore_index=True)
+        self.write(record, verdicts)
+
+    def stored(self, folder: str) -> Record | None:
+        """Return the case in ``folder``, or None if none is there that can be read."""
+        return next(iter(self.read([folder]).records), None)
 
     def read(self, folders: Iterable[str] | None = None) -> Cases:
         """Return the cases in ``folders`` (relative to the root; None = all that there are)."""

@@ -67,6 +67,11 @@ def accesses(access: str | Iterable[str]) -> list[str]:
     return sorted(names, key=TIERS.index)
 
 
+def widest(stored: Iterable[str]) -> str:
+    """Return all that is in any of the accesses with which a detector was judged ("data", "data+source")."""
+    return "+".join(accesses("+".join(sorted(set(stored)))))
+
+
 def tier(access: str | Iterable[str]) -> str:
     """Return the highest of the accesses ("data+curves" or a collection); without any, "curves", which all get."""
     return (accesses(access) or ["curves"])[-1]
@@ -191,9 +196,10 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
           do harm. They stay among the controls until the card is mended, and show here: left out, they would move
           every detector's rate unseen.
         * one count per status, over all cases; those of :data:`UNJUDGED` are in no other column.
+        * ``access``: the widest with which the detector was judged, if it declares another than it did.
 
     Raises:
-        ValueError: a row comes twice, a verdict has an unknown status or no impact, a detector has two accesses.
+        ValueError: a row comes twice, a verdict has an unknown status or no impact.
     """
     cases = with_harm(verdicts, impact)
     bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]
@@ -217,7 +223,7 @@ def leaderboard(verdicts: pd.DataFrame, impact: pd.DataFrame, resamples: int = 2
     spoke = alarm + false_alarm
     by_detector = cases.groupby("detector")
     columns = {
-        "access": verdicts.groupby("detector")["access"].first(),
+        "access": verdicts.groupby("detector")["access"].agg(widest),
         "diagnosis_j": exact - false_alarm,
         "detection_j": alarm - false_alarm,
         "false_alarm_rate": false_alarm,
@@ -259,9 +265,6 @@ def with_harm(verdicts: pd.DataFrame, impact: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(f"row given twice: {repeated.iloc[0].to_dict()}")
     if unknown := sorted(set(verdicts["status"]) - set(STATUSES)):
         raise ValueError(f"unknown status {unknown[0]!r}: {', '.join(STATUSES)}")
-    accesses_of = verdicts.groupby("detector")["access"].unique()
-    if len(ambiguous := accesses_of[accesses_of.map(len) > 1]):
-        raise ValueError(f"detector {ambiguous.index[0]} was given different accesses: {list(ambiguous.iloc[0])}")
     harm = impact[["bug", "workload"]].assign(harmful=[is_harmful(state) for state in impact["state"]])
     cases = verdicts[~verdicts["status"].isin(UNJUDGED)].merge(harm, on=["bug", "workload"], how="left")
     unmeasured = cases.loc[cases["harmful"].isna(), ["bug", "workload"]].drop_duplicates()

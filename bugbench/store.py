@@ -261,5 +261,6 @@ def remove_stale_drafts(runs: Path, seconds: float = STALE_SECONDS) -> list[Path
         runs: the folder ``results/runs``.
         seconds: a draft that was touched since may be another harness's and stays.
     """
-    folders = [runs / "traces", runs / "data", *runs.glob("diagnoses/*/"), *runs.glob("cases/*/*/*/")]
+    nested = ("diagnoses/*/", "extracts/*/", "models/*/", "failures/*/*/", "cases/*/*/*/")
+    folders = [runs / "traces", runs / "data", *(folder for pattern in nested for folder in runs.glob(pattern))]
     return atomic.remove_stale_drafts((f for f in folders if f.is_dir()), seconds)

@@ -108,21 +108,43 @@ def test_times_to_alarm():
         judged(bug("b", "softmax_dim")),
         judged(late, "model", alarm_step=4),  # before the onset: no alarm
         judged(bug("hidden", "zero_init", onset=None), "model", alarm_step=1),  # no onset to count from
-        judged(bug("lost", "zero_init")),  # nothing is known of how long it ran
+        judged(bug("lost", "zero_init")),  # how long it ran is not known, but that nobody noticed
         judged(control("reseeded"), "model", alarm_step=0),
     ]
     lengths = pd.DataFrame(
         {"bug": ["a", "b", "late", "hidden"], "workload": "digits", "seed": 0, "steps": [20.0, 20, 16, 20]}
     )
     times = breakdown.alarm_times(cases_of(rows), lengths)
-    # one alarm of three, at 3; a and b go on for 19 steps, late for 15 - 10 = 5: half of them for more than 19
+    # one alarm of four, at 3; a and b go on for 19 steps, late for 15 - 10 = 5: half of them for more than 19
     curve = times.curves["d"]
-    np.testing.assert_allclose(curve.shares, [2 / 3])
-    assert (curve.end, times.horizon, times.unknown) == (19, 19, 2)
+    np.testing.assert_allclose(curve.shares, [3 / 4])
+    assert (curve.end, times.horizon, times.unknown, times.measured) == (19, 19, 1, True)
     (row,) = times.table.to_dict("records")
-    assert (row["cases"], row["alarms"]) == (3, 1)
-    assert row["restricted_mean"] == pytest.approx(3 + 16 * 2 / 3)
+    assert (row["cases"], row["alarms"]) == (4, 1)
+    assert row["restricted_mean"] == pytest.approx(3 + 16 * 3 / 4)
     assert math.isnan(row["median"])
+
+
+def test_silence_counts_as_an_alarm_does_where_lengths_are_unknown():
+    noticed = {"a": None, "b": 3, "c": 3, "d": 3}
+    rows = []
+    for name, step in noticed.items():
+        rows += [judged(bug(name, "softmax_dim"), *["model"] * (step is not None), detector="loud", alarm_step=step)]
+        rows += [judged(bug(name, "softmax_dim"), detector="quiet")]
+    lengths = pd.DataFrame({"bug": list(noticed), "workload": "digits", "seed": 0, "steps": [100.0] + [math.nan] * 3})
+    times = breakdown.alarm_times(cases_of(rows), lengths)
+    found = times.table.set_index("detector")
+    # the one length that is known goes on for 99 steps; loud is at 3 in three of four cases
+    assert (times.horizon, times.unknown, found["cases"].to_dict()) == (99, 0, {"loud": 4, "quiet": 4})
+    assert found["restricted_mean"].to_dict() == {"loud": (3 * 3 + 99) / 4, "quiet": 99.0}
+
+    unmeasured = breakdown.alarm_times(cases_of(rows), lengths.assign(steps=math.nan))
+    found = unmeasured.table.set_index("detector")
+    # then the latest alarm is the horizon: all of the runs count for 3 steps
+    assert (unmeasured.horizon, unmeasured.measured, unmeasured.unknown) == (3, False, 0)
+    assert found["restricted_mean"].to_dict() == {"loud": 3.0, "quiet": 3.0}
+    silent = breakdown.alarm_times(cases_of(rows[1::2]), lengths.assign(steps=math.nan))
+    assert math.isnan(silent.horizon) and math.isnan(silent.table["restricted_mean"].iloc[0])
 
 
 def test_a_short_run_without_an_alarm_is_missed_for_good():

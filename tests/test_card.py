@@ -157,6 +157,7 @@ def test_bad_file_name(tmp_path, name):
         ({"edits": [edit(replace="$X")]}, "$X is not bound"),
         ({"edits": ["optimizer.step()"]}, "an edit is a mapping of within, find"),
         ({"patience": 3}, "nothing uses the knob ${bug.patience}"),
+        ({"edits": [edit(replace="${bug.op}")], "op": "a / b"}, "the knob op is 'a / b': it names a folder of results"),
         ({"edits": [edit(replace="${bug.title} ${bug.n}")], "n": 1}, "field 'edits': unknown knob 'title': known: n"),
         ({"edits": [edit(replace="${dim} ${bug.n}")], "n": 1}, "Interpolation key 'dim' not found; its knobs: n"),
         ({"config": {"lr": "* ${bug.factor}"}}, "field 'config': unknown knob 'factor': known: none"),

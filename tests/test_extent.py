@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from bugbench.report.extent import extent, fewer_words, seeds_words
+from bugbench.report.extent import extent, fewer_words, judged_on, other_accesses, seeds_words
 
 
 def cases(*rows):
@@ -55,6 +55,46 @@ def test_who_was_judged_on_fewer(fewer, words):
     what = "2 harmful bugs on 1 workload, 1 seed each and 2 controls on 1 workload, 1 seed each."
     assert fewer_words(table) == [word + what for word in words]
     assert fewer_words(table[:0]) == []
+
+
+def test_detectors_judged_on_different_cases_are_told_apart_by_them():
+    one, two = of("x", bugs=("a",)), of("y", bugs=("b",))
+    what = "1 harmful bug on 1 workload, 1 seed each and 1 control on 1 workload, 1 seed each."
+    both = cases(*one, *two)
+    assert judged_on(both) == "2 harmful bug cases, 2 control cases"
+    assert fewer_words(both) == [f"x was judged on a part: {what}", f"y was judged on others: {what}"]
+    twice = cases(*one, *two, *of("z"))
+    assert fewer_words(twice) == [f"x was judged on fewer: {what}", f"y was judged on fewer: {what}"]
+    wider = cases(*of("w"), *of("y", bugs=("c",)))
+    most = "2 harmful bugs on 1 workload, 1 seed each and 2 controls on 1 workload, 1 seed each."
+    assert fewer_words(wider) == [f"w was judged on a part: {most}", f"y was judged on fewer, and on others: {what}"]
+
+
+def test_as_many_cases_need_not_be_the_same():
+    table = cases(
+        ("x", "data", "a", "digits", 0, False, True),
+        ("x", "data", "a", "wine", 0, False, True),
+        ("y", "data", "b", "digits", 0, False, True),
+        ("y", "data", "c", "digits", 0, False, True),
+        *((name, "data", "fine", "digits", 0, True, False) for name in "xy"),
+    )
+    control = "1 control on 1 workload, 1 seed each."
+    assert fewer_words(table) == [
+        f"x was judged on a part: 1 harmful bug on 2 workloads, 1 seed each and {control}",
+        f"y was judged on others: 2 harmful bugs on 1 workload, 1 seed each and {control}",
+    ]
+
+
+def test_latent_cases_make_no_difference():
+    table = cases(*of("x"), *of("y"), ("x", "curves", "mild", "digits", 0, False, False))
+    assert fewer_words(table) == []
+    assert judged_on(table.drop_duplicates(["bug", "workload", "seed"])) == "2 harmful bug cases, 2 control cases"
+
+
+def test_detectors_with_more_than_one_access_are_named():
+    table = cases(*of("same"), *of("wider", "data"), *of("wider", "data+source", bugs=("c",)))
+    assert other_accesses(table) == " **Verdicts with more than one access, of which the widest is shown, of wider.**"
+    assert other_accesses(table[table["detector"] == "same"]) == other_accesses(table[:0]) == ""
 
 
 def marked(*rows):

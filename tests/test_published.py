@@ -152,6 +152,35 @@ def test_another_run_or_truth_is_left_alone(tmp_path, changes):
     assert list(Records(tmp_path).read().verdicts["detector"]) == ["own"]
 
 
+def test_a_run_that_went_well_takes_the_place_of_an_attempt_that_failed(tmp_path):
+    late = record(transient=True, crashed_bug=True, error="TimedOut: 300 s", oracle_bug=None, steps=0)
+    Records(tmp_path).write(late, verdict_table([said(late, "a")]))
+    good = cases(said(record(), "a", SUSPECTS), said(record(), "b"), records=[record()])
+    assert merge(good, tmp_path) == Merged(added=1, verdicts=2)
+    assert merge(cases(said(late, "c"), records=[late]), tmp_path) == Merged(), "and keeps it"
+    found = Records(tmp_path).read()
+    assert found.records == [record()]
+    assert found.verdicts.set_index("detector")["alarm"].to_dict() == {"a": True, "b": False}
+
+
+def test_a_merge_that_was_cut_short_is_done_again(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Records, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(FULL, tmp_path)
+    monkeypatch.undo()
+    assert merge(FULL, tmp_path) == Merged(added=3, verdicts=4)
+    assert len(list((tmp_path / "runs" / "diagnoses").rglob("*.json"))) == 3, "of four, one crashed"
+
+
+def test_a_diagnosis_of_the_present_version_is_kept_beside_the_verdict_of_another(tmp_path):
+    Records(tmp_path).write(record(), verdict_table([said(record(), "a", version="old")]))
+    assert merge(cases(said(record(), "a", SUSPECTS), records=[record()]), tmp_path) == Merged()
+    assert [path.name for path in (tmp_path / "runs" / "diagnoses").rglob("*.json")] == ["a-1f-2e.json"]
+
+
 def test_skipped_case_gives_way(tmp_path):
     Records(tmp_path).write(replace(SKIPPED, seed=0), verdict_table([said(record(), "own", status="skipped")]))
     assert merge(cases(said(record(), "a"), records=[record()]), tmp_path) == Merged(added=1, verdicts=1)

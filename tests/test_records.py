@@ -69,15 +69,26 @@ def test_a_case_is_replaced(tmp_path):
     [
         ({}, ["two"]),
         ({"seconds_bug": 9.0}, ["two"]),
+        ({"steps": 9}, ["two"]),
         ({"trace_key": "another"}, []),
         ({"accepts": ["lr_too_low"]}, []),
-        ({"seed": 1}, []),
+        ({"transient": True, "steps": 0}, []),
     ],
 )
 def test_verdicts_of_others_stand_for_the_same_run_and_truth(tmp_path, changes, kept):
     records = Records(tmp_path)
-    records.write(record(), verdicts("one", "two"))
-    assert list(records.others(record(**changes), {"one", "three"})["detector"]) == kept
+    records.write(record(steps=7), verdicts("one", "two"))
+    records.join(record(**{"steps": 7, **changes}), verdicts("one", "three"))
+    assert list(records.read().verdicts["detector"]) == [*kept, "one", "three"]
+
+
+def test_verdicts_on_failed_attempts_stand_for_attempts_that_failed_alike(tmp_path):
+    records, late = Records(tmp_path), record(transient=True, steps=0)
+    records.write(late, verdicts("one"))
+    records.join(late, verdicts("two"))
+    assert list(records.read().verdicts["detector"]) == ["one", "two"]
+    records.join(replace(late, steps=5), verdicts("three"))
+    assert list(records.read().verdicts["detector"]) == ["three"]
 
 
 def test_verdicts_come_back_as_they_were(tmp_path):

@@ -13,6 +13,7 @@ from bugbench.report import drawing
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.terminal import STATE_WORDS, judged
 from bugbench.report.terminal import number as metric_text
+from bugbench.scoring import UNJUDGED
 from markupsafe import Markup
 
 SIGNS = {"green": "good", "yellow": "half", "red": "bad"}
@@ -40,7 +41,8 @@ class Section:
         label: the bug's id, with the knobs that were changed.
         fault, family: "none" for a control.
         record: the case that is shown: the workload on which the bug does most, its first seed.
-        states: a row for each workload: state, hidden test, and who named the fault.
+        states: a row for each workload: state, hidden test, and who named the fault: ``named`` as it is shown,
+            ``names`` the detectors alone.
         diff, settings: what was changed; diff is None if the programs are no longer stored.
         figures: training loss and reported metric.
         said: by the detectors that spoke, the right ones first.
@@ -114,9 +116,14 @@ def _state(
 ) -> dict[str, str]:
     row, own = measured[label, workload], [r for r in records if r.workload == workload]
     rows = [judged_cases[key] for r in own if (key := (label, workload, r.seed)) in judged_cases]
-    verdicts = pd.concat(rows) if rows else pd.DataFrame(columns=["detector", "access", "alarm", "exact"])
-    verdicts = verdicts[(verdicts["access"] != "truth") & verdicts["alarm"].astype(bool)]
-    named = verdicts if own[0].control else verdicts[verdicts["exact"].astype(bool)]
+    verdicts = pd.concat(rows) if rows else pd.DataFrame(columns=["detector", "access", "status", "alarm", "exact"])
+    verdicts = verdicts[(verdicts["access"] != "truth") & ~verdicts["status"].isin(UNJUDGED)]
+    alarms = verdicts[verdicts["alarm"].astype(bool)]
+    named = alarms if own[0].control else alarms[alarms["exact"].astype(bool)]
+    counts = named["detector"].value_counts(sort=False).sort_values(ascending=False, kind="stable")
+    asked = verdicts["detector"].value_counts()
+    names = [str(name) for name in counts.index]
+    texts = [f"{name} {counts[name]}/{asked[name]}" for name in names] if len(own) > 1 else names
     state = str(row["state"])
     result = "crashed" if state == "crashed" else metric_text(row["oracle_bug"])
     return {
@@ -126,15 +133,9 @@ def _state(
         "hidden": f"{metric_text(row['oracle_twin'])} → {result}",
         "metric": str(own[0].oracle["metric"]),
         "seeds": str(len(own)),
-        "named": _counted_names(named, len(own)) or "nobody",
+        "named": ", ".join(texts) or "nobody",  # of several seeds, in how many of those that the detector was judged on
+        "names": ", ".join(names) or "nobody",
     }
-
-
-def _counted_names(verdicts: pd.DataFrame, seeds: int) -> str:
-    """Return who said so, and for how many of the seeds if there are several."""
-    counts = verdicts["detector"].value_counts(sort=False)
-    ordered = counts.sort_values(ascending=False, kind="stable")
-    return ", ".join(f"{name} {count}/{seeds}" if seeds > 1 else str(name) for name, count in ordered.items())
 
 
 def _diff_lines(text: str | None) -> list[tuple[str, str]] | None:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from bugbench.breakdown import CASE
 from bugbench.declaration import Declaration
 from bugbench.judging import Judge
 from bugbench.report.wording import counted
-from bugbench.scoring import tier
+from bugbench.scoring import tier, widest
 from bugbench.statistics import intraclass_correlation
 
 NAMED = 3  # detectors that are named if they have nothing in common; more are counted
@@ -17,7 +18,7 @@ def extent(cases: pd.DataFrame) -> str:
     """Return how many bugs that do harm, and how many controls, on how many workloads and with how many seeds.
 
     Args:
-        cases: of one detector, see :func:`bugbench.scoring.with_harm`.
+        cases: each once, see :func:`bugbench.scoring.with_harm`.
     """
     bugs, controls = cases[~cases["control"] & cases["harmful"]], cases[cases["control"]]
     texts = [_pairs(rows, noun) for rows, noun in ((bugs, "harmful bug"), (controls, "control")) if len(rows)]
@@ -35,23 +36,55 @@ def _pairs(cases: pd.DataFrame, noun: str) -> str:
     return f"{counted(bugs, noun)} {places}, {each} each"
 
 
+def judged_on(cases: pd.DataFrame) -> str:
+    """Return how many bug cases that do harm and how many control cases there are.
+
+    Args:
+        cases: each once.
+    """
+    bugs, controls = (~cases["control"] & cases["harmful"]).sum(), cases["control"].sum()
+    return f"{counted(int(bugs), 'harmful bug case')}, {counted(int(controls), 'control case')}"
+
+
 def fewer_words(cases: pd.DataFrame) -> list[str]:
-    """Return a sentence for each group of detectors that were judged on less than others, and on what.
+    """Return a sentence for each group of detectors that were not judged on all that others were, and on what.
+
+    Detectors are in a group if they were judged on the same cases, not only on as many. The largest group, whose cases
+    the others are held against, has a sentence only where some case is not among its own.
 
     Args:
         cases: of all detectors.
     """
-    by_extent: dict[tuple[int, str], list[str]] = {}
-    accesses = {}
-    for name, rows in cases.groupby("detector"):
-        counts = ~rows["control"] & rows["harmful"] | rows["control"]
-        by_extent.setdefault((int(counts.sum()), extent(rows)), []).append(str(name))
-        accesses[str(name)] = tier(rows["access"].iloc[0])
-    if not by_extent:
-        return []
-    most = max(by_extent)
-    fewer = sorted(by_extent.keys() - {most}, reverse=True)
-    return [f"{_group(by_extent[key], accesses)} judged on fewer: {key[1]}." for key in fewer]
+    counting = cases.assign(case=cases.groupby(CASE).ngroup())[cases["control"] | cases["harmful"]]
+    own = {name: frozenset(numbers) for name, numbers in counting.groupby("detector")["case"]}
+    groups: dict[frozenset[int], list[str]] = {}
+    for name in sorted(cases["detector"].unique()):
+        groups.setdefault(own.get(name, frozenset()), []).append(str(name))
+    ordered = sorted(groups, key=lambda found: (-len(found), -len(groups[found]), groups[found]))
+    accesses = {str(name): tier(widest(found)) for name, found in cases.groupby("detector")["access"]}
+    everything = frozenset(counting["case"])
+    return [
+        f"{_group(groups[found], accesses)} judged on {_beside(found, ordered[0])}: "
+        f"{extent(cases[cases['detector'] == groups[found][0]])}."
+        for found in ordered
+        if found != everything
+    ]
+
+
+def _beside(own: frozenset[int], largest: frozenset[int]) -> str:
+    """Return in words what a group's cases are beside those of the largest group."""
+    if own == largest:
+        return "a part"
+    if len(own) == len(largest):
+        return "others"
+    return "fewer" if own < largest else "fewer, and on others"
+
+
+def other_accesses(verdicts: pd.DataFrame) -> str:
+    """Return a sentence that names the detectors with verdicts under more than one access; empty if there are none."""
+    found = verdicts.groupby("detector")["access"].nunique()
+    names = ", ".join(str(name) for name in found.index[found > 1])
+    return f" **Verdicts with more than one access, of which the widest is shown, of {names}.**" if names else ""
 
 
 def seeds_words(cases: pd.DataFrame) -> str:

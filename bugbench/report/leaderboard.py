@@ -7,10 +7,11 @@ import pandas as pd
 from bugbench import __version__, atomic, published
 from bugbench.catalogue import Catalogue
 from bugbench.isolation import LEVELS
-from bugbench.known_impact import measured_impact, reference_impact
-from bugbench.records import Cases, merge_impact
+from bugbench.known_impact import measured_impact
+from bugbench.records import Cases, merge_impact, read_impact
 from bugbench.report import page
-from bugbench.report.extent import extent, fewer_words, other_versions, seeds_words
+from bugbench.report.extent import extent, fewer_words, judged_on, other_accesses, other_versions, seeds_words
+from bugbench.report.families import regrouped
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.tables import Tables, csv
 from bugbench.report.wording import (
@@ -18,12 +19,12 @@ from bugbench.report.wording import (
     EXPLANATION,
     SHOWN,
     TIER_TITLES,
-    TIMES,
     WORDS,
     cells,
     counted,
     friedman_words,
     number,
+    times_words,
     unnamed_words,
 )
 from bugbench.scoring import STATUSES, tier
@@ -33,15 +34,18 @@ from rich.markup import escape
 from rich.table import Table
 
 
-def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def build(
+    results: Path, cases: Cases, catalogue: Catalogue | None = None, known: Cases | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write leaderboard.{csv,md,html}, the tables beside it, impact.csv and the verdicts as they are published.
 
     Everything is drawn from what is stored: no program is trained and no trace is judged.
 
     Args:
         results: the folder.
-        cases: read from there.
+        cases: read from there; the tables are about these.
         catalogue: for the bugs' titles and the metric that a workload reports; None: the page goes without.
+        known: all that the folder knows, which is what is published; None: that is ``cases``.
 
     Returns:
         The leaderboard, and the impact of the cases.
@@ -54,18 +58,20 @@ def build(results: Path, cases: Cases, catalogue: Catalogue | None = None) -> tu
         if skipped := [record.skipped for record in cases.records if record.skipped]:
             raise LookupError(f"none of the {len(skipped)} cases below {folder} could be scored: {skipped[0]}")
         raise LookupError(f"there are no verdicts below {folder}: run `python -m bugbench` first")
+    stored, today = cases if known is None else known, regrouped(cases)
+    cases = today.cases
     impact = measured_impact(results, cases.scored)
     runs = StoredRuns(results)
     declared = catalogue.detectors if catalogue else {}
     origins = {name: f"{d.origin}{', fitted' * d.learns}" for name, d in declared.items()}
     tables = Tables(cases.verdicts, impact, runs.lengths(cases.scored), origins)
-    known = reference_impact(results)
-    atomic.write(results / "impact.csv", csv(impact if known is None else merge_impact(known, impact)))
+    own = read_impact(results / "impact.csv")  # without what ships with the project, which may change under it
+    atomic.write(results / "impact.csv", csv(impact if own is None else merge_impact(own, impact)))
     atomic.write(results / "leaderboard.csv", csv(tables.board))
-    about = summary(tables, cases) + other_versions(cases.verdicts, declared)
+    about = summary(tables, cases) + other_versions(cases.verdicts, declared) + today.words
     atomic.write(results / "leaderboard.md", markdown(tables, cases, about))
     tables.write(results)
-    published.write(results, cases)
+    published.write(results, stored)
     atomic.write(results / "leaderboard.html", page.render(tables, cases, about, runs, catalogue))
     return tables.board, impact
 
@@ -80,28 +86,28 @@ def wrote(results: Path) -> str:
 
 def summary(tables: Tables, cases: Cases) -> str:
     """Return the sentences that say what the tables are about, and what is missing."""
-    records, board = cases.scored, tables.board
+    records, distinct = cases.scored, tables.distinct
     workloads = sorted({r.workload for r in records})
     bugs = {r.bug for r in records if not r.control}
     controls = {r.bug for r in records if r.control}
+    latent = int((~distinct["control"] & ~distinct["harmful"]).sum())
     text = (
         f"{counted(len(bugs), 'bug')} and {counted(len(controls), 'control')} on {', '.join(workloads)}, bugbench "
-        f"{__version__}: {_judged_on(board)}; {counted(board['latent'].max(), 'latent bug case')} left out. That is "
-        f"{extent(tables.cases.drop_duplicates(['bug', 'workload', 'seed']))}."
+        f"{__version__}: "
     )
+    if distinct.empty:
+        text += "**nobody was judged.**"
+    else:
+        text += f"{judged_on(distinct)}; {counted(latent, 'latent bug case')} left out. That is {extent(distinct)}."
     if not controls:
         text += " Without controls there is no J: the table is sorted by *exact*."
-    if harmful := int(board["harmful_controls"].max()):
+    if harmful := int((distinct["control"] & distinct["harmful"]).sum()):
         text += f" **{counted(harmful, 'control case')} of controls that were measured to do harm count all the same.**"
     if tables.absent:
         text += f" {counted(len(tables.absent), 'detector')} could not be judged: what they need is not installed."
     text += "".join(f" {sentence}" for sentence in fewer_words(tables.cases))
-    return text + seeds_words(tables.cases) + _lost(cases) + _isolation(cases.verdicts)
-
-
-def _judged_on(board: pd.DataFrame) -> str:
-    cases, controls = (int(board[kind].max()) for kind in ("cases", "controls"))
-    return f"{counted(cases, 'harmful bug case')}, {counted(controls, 'control case')}"
+    text += seeds_words(tables.cases) + _lost(cases) + _isolation(cases.verdicts)
+    return text + other_accesses(cases.verdicts)
 
 
 def fewer_cases(board: pd.DataFrame) -> int:
@@ -118,7 +124,8 @@ def markdown(tables: Tables, cases: Cases, about: str) -> str:
     for name in dict.fromkeys(sorted(tiers, key=lambda t: list(TIER_TITLES).index(t))):
         lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name], apart), ""]
     lines += ["## Causes and symptoms, steps and seconds", "", *_answers(tables), ""]
-    lines += ["## Faults that nobody names", "", unnamed_words(tables.unnamed, tables.by_fault["fault"].nunique()), ""]
+    if unnamed := unnamed_words(tables.unnamed, len(tables.harmful_faults)):
+        lines += ["## Faults that nobody names", "", unnamed, ""]
     troubled = [s for s in STATUSES if s != "ok" and board[s].any()]
     if troubled:
         lines += [
@@ -182,7 +189,7 @@ def _answers(tables: Tables) -> list[str]:
     for name, row in table.iterrows():
         texts = [str(name), *(number(row[column], decimals.get(column, 2)) for column in columns)]
         rows.append("| " + " | ".join(texts) + " |")
-    return [*header, *rows, "", ANSWERS, TIMES.format(horizon=tables.alarm_times.horizon)]
+    return [*header, *rows, "", ANSWERS, times_words(tables.alarm_times)]
 
 
 def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:
@@ -222,7 +229,8 @@ def show_failures(verdicts: pd.DataFrame, console: Console) -> None:
 
 def show(board: pd.DataFrame, console: Console) -> None:
     """Print the leaderboard, as many columns as the terminal is wide."""
-    title = f"Leaderboard: {_judged_on(board)}"
+    cases, controls = (int(board[kind].max()) for kind in ("cases", "controls"))
+    title = f"Leaderboard: {counted(cases, 'harmful bug case')}, {counted(controls, 'control case')}"
     if fewer := fewer_cases(board):
         title += f"; {counted(fewer, 'detector')} judged on fewer"
     if board["skipped"].any():

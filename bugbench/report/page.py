@@ -24,12 +24,12 @@ from bugbench.report.wording import (
     EXPLANATION,
     SHOWN,
     TIER_TITLES,
-    TIMES,
     WORDS,
     cells,
     counted,
     friedman_words,
     number,
+    times_words,
     unnamed_words,
 )
 from bugbench.scoring import STATUSES, tier
@@ -72,7 +72,7 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "summary": _plain(summary),
         "explanation": _plain(EXPLANATION),
         "answers_note": _plain(ANSWERS),
-        "times_note": _plain(TIMES.format(horizon=tables.alarm_times.horizon)),
+        "times_note": _plain(times_words(tables.alarm_times)),
         "words": ", ".join(list(SHOWN.values())[1:WORDS]),
         "numbers": dict(list(SHOWN.items())[WORDS:]),
         "lesser": LESSER,
@@ -85,7 +85,7 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "families": {family: families.get(family, "") for family in used},
         "workloads": sorted({r.workload for r in cases.scored}),
         "answers": _answers(tables),
-        "unnamed": _plain(unnamed_words(tables.unnamed, tables.by_fault["fault"].nunique())),
+        "unnamed": _plain(unnamed_words(tables.unnamed, len(tables.harmful_faults))),
         "answer_titles": ANSWER_TITLES,
         "friedman": friedman_words(tables.ranking),
         "diagram": _diagram(tables),
@@ -204,7 +204,7 @@ def _times(tables: Tables) -> list[list[str]]:
 
 def _staircases(tables: Tables) -> Markup | None:
     times = tables.alarm_times
-    if not times.curves:
+    if not times.curves or math.isnan(times.horizon):
         return None
     shown = times.table[times.table["detector"].isin(tables.contestants) & (times.table["alarms"] > 0)]
     chosen = list(shown.sort_values(["restricted_mean", "detector"])["detector"].head(STANDING_OUT))

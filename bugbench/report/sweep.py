@@ -136,8 +136,8 @@ class Leaderboard(Callback):
         cases = records.read(listed)
         problems = records.damage(cases)
         try:
-            board, impact = leaderboard.build(self.results, cases, catalogue_of(self.search_path))
-        except (LookupError, OSError) as error:
+            board, impact = leaderboard.build(self.results, cases, catalogue_of(self.search_path), records.read())
+        except (LookupError, ValueError, OSError) as error:
             return [*problems, f"the leaderboard: {error}"]
         console.print()
         leaderboard.show(board, console)

@@ -57,12 +57,20 @@ class Tables:
         return breakdown.by_fault(self.cases)
 
     @cached_property
+    def distinct(self) -> pd.DataFrame:
+        """A row of :attr:`cases` for each case that any detector was judged on."""
+        return self.cases.drop_duplicates(breakdown.CASE)
+
+    @cached_property
+    def harmful_faults(self) -> list[str]:
+        return sorted(str(fault) for fault in self.by_fault["fault"].unique())
+
+    @cached_property
     def unnamed(self) -> list[str]:
         """The faults that no detector but the oracle and the baselines ever puts first."""
         guessing = {name for name, origin in self.origins.items() if origin == "baseline"}
         rows = self.by_fault[self.by_fault["detector"].isin(set(self.contestants) - guessing)]
-        best = rows.groupby("fault")["right"].max()
-        return sorted(str(fault) for fault in best.index[best == 0])
+        return sorted(set(self.harmful_faults) - set(rows.loc[rows["right"] > 0, "fault"]))
 
     @cached_property
     def by_family(self) -> pd.DataFrame:

@@ -1,9 +1,10 @@
 """How the numbers of the leaderboard are put, the same in Markdown, in the terminal and on the page."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
-from bugbench.breakdown import LEVEL, Ranking
+from bugbench.breakdown import LEVEL, AlarmTimes, Ranking
 
 SHOWN = {
     "detector": "detector",
@@ -47,9 +48,18 @@ checks the harness; `always_healthy`, `always_faulty` and `prior` are the trivia
 ANSWERS = """\
 Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
 only; another fault of that *family*; something *wrong*; or nothing, *silent*."""
-TIMES = """\
+STEPS = """\
 *Mean steps* is the restricted mean from onset to alarm, right or wrong: a run that ended without one counts for the
 {horizon:.0f} steps, as does any later alarm; half of the runs go on for longer after the onset. Each case counts alike.
+"""
+STEPS_OF_ALARMS = """\
+*Mean steps* is the restricted mean from onset to alarm, right or wrong: a run that ended without one counts for the
+{horizon:.0f} steps to the latest alarm of all, since the length of no run is known. Each case counts alike.
+"""
+NO_STEPS = """\
+There are no *mean steps* from onset to alarm: the length of no run is known, and no alarm came later than its onset.
+"""
+SECONDS = """\
 *Seconds* is the time a diagnosis takes: the median, and the time that 95 % of them do not exceed."""
 
 
@@ -80,8 +90,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def times_words(times: AlarmTimes) -> str:
+    """Return what the steps to an alarm and the seconds are; nothing of steps where no bug has an onset."""
+    if not times.curves:
+        return SECONDS
+    steps = NO_STEPS if math.isnan(times.horizon) else STEPS if times.measured else STEPS_OF_ALARMS
+    return steps.format(horizon=times.horizon) + SECONDS
+
+
 def unnamed_words(unnamed: Sequence[str], faults: int) -> str:
-    """Return the sentence on faults that nobody names, of so many that do harm."""
+    """Return the sentence on faults that nobody names, of so many that do harm; empty if none does."""
+    if not faults:
+        return ""
+    if faults == 1 and unnamed:
+        only = f"The one fault that does harm, `{unnamed[0]}`,"
+        return f"{only} is never the first suspect of any detector, baselines aside."
+    if faults == 1:
+        return "The one fault that does harm is named, in one case at least, by some detector."
     if not unnamed:
         return f"Each of the {faults} faults that do harm is named, in one case at least, by some detector."
     return (

@@ -69,13 +69,17 @@ function showBugs() {
   byId("found").textContent = `${shown} of ${bugs.length}`;
 }
 
-const lists = [...document.querySelectorAll(".names")].map((place) => [place, place.textContent.split(", ")]);
+// What is shown of each detector may be more than its name: then the names alone are in data-names, in the same order.
+const lists = [...document.querySelectorAll(".names")].map((place) => {
+  const names = (place.dataset.names || place.textContent).split(", ");
+  return [place, place.textContent.split(", ").map((text, i) => [text, names[i]])];
+});
 
 function showNames() {
   const all = !byId("tier").value && !byId("origin").value;
-  for (const [place, names] of lists) {
-    const left = all ? names : names.filter((name) => about.has(name) && fits(about.get(name)));
-    place.textContent = left.join(", ") || "nobody";
+  for (const [place, entries] of lists) {
+    const left = all ? entries : entries.filter(([, name]) => about.has(name) && fits(about.get(name)));
+    place.textContent = left.map(([text]) => text).join(", ") || "nobody";
     if (place.parentNode.tagName === "P") place.parentNode.hidden = !left.length;
   }
 }
