@@ -13,8 +13,8 @@ from bugbench.worker import WorkerPool
 STEPS = 25
 ALARM = "return suspect('softmax_dim', 'seen')"
 
-TEMPLATE = """\
-import ctypes, json, os, signal, subprocess, sys, time
+OPENING = """\
+import ctypes, json, os, re, signal, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from bugbench.detector import *
@@ -23,6 +23,10 @@ def say(what):
     text = json.dumps(what)
     return Diagnosis([Suspect("any", evidence=text[i : i + 500]) for i in range(0, len(text), 500)])
 
+"""
+TEMPLATE = (
+    OPENING
+    + """\
 @dataclass
 class Own(Detector):
     access = {access}
@@ -31,6 +35,7 @@ class Own(Detector):
     def diagnose(self, trace):
 {body}
 """
+)
 
 
 def record_exhibit(home: Path) -> Exhibit:

@@ -16,17 +16,11 @@ from bugbench.records import Record, Records
 from bugbench.scoring import verdict_table
 from bugbench.store import Store
 from bugbench.worker import Worker, WorkerPool
+from court import OPENING
 
-TEMPLATE = """\
-import json, os, re, time
-from dataclasses import dataclass
-from pathlib import Path
-from bugbench.detector import *
-
-def say(what):
-    text = json.dumps(what)
-    return Diagnosis([Suspect("any", evidence=text[i : i + 500]) for i in range(0, len(text), 500)])
-
+TEMPLATE = (
+    OPENING
+    + """\
 @dataclass
 class Own(Detector):
     def extract(self, trace):
@@ -38,6 +32,7 @@ class Own(Detector):
     def diagnose(self, trace):
 {diagnose}
 """
+)
 EXTRACT = "return trace.train_steps()['loss'][0]"
 FIT = "return [[value, label._asdict()] for value, label in examples]"
 DIAGNOSE = "return say(self.model)"

@@ -105,8 +105,9 @@ def test_drafts_of_a_dead_harness_are_removed_when_they_are_old(store, workload)
     assert (store.root / "traces" / ".not-a-draft").exists()
 
 
-def test_a_store_removes_stale_drafts_when_it_is_opened(pool, tmp_path):
-    draft = tmp_path / "runs" / "traces" / f".key-{'0123456789abcdef' * 2}"
+@pytest.mark.parametrize("place", ["traces", "diagnoses/key", "extracts/key", "models/wine", "failures/wine/none"])
+def test_a_store_removes_stale_drafts_when_it_is_opened(pool, tmp_path, place):
+    draft = tmp_path / "runs" / place / f".key-{'0123456789abcdef' * 2}"
     draft.mkdir(parents=True)
     os.utime(draft, (0, 0))
     Store(tmp_path, pool)
