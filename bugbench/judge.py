@@ -88,7 +88,7 @@ def judge_again(
     learning = Learning(results, store, bench, workers, measured_impact, again)
     records = Records(results)
     cases = records.read(folders)
-    problems = records.damage(cases)
+    problems = records.damage(cases, catalogue.folders)
     shuffled = sorted(cases.records, key=lambda r: r.trace_key)  # what ran before is no clue to what comes next
     for record in track(shuffled, description="judging", transient=True):
         try:
@@ -108,7 +108,7 @@ def judge_again(
             records.join(record, rows)
         except (Damaged, OSError) as error:
             problem = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
-            problems.append(records.how_to_mend(record.folder, problem))
+            problems.append(records.how_to_mend(record.folder, problem, catalogue.folders))
     return problems
 
 

@@ -9,7 +9,7 @@ Every case has a folder of its own, so that many processes write without locks; 
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,15 +156,21 @@ class Records:
         records.sort(key=lambda r: (r.workload, r.bug, r.seed))
         return Cases(records, verdict_table(rows), damaged)
 
-    def damage(self, cases: Cases) -> list[str]:
-        """Return a line for each damaged case, with the command that makes it again."""
+    def damage(self, cases: Cases, search_path: Sequence[Path] = ()) -> list[str]:
+        """Return a line for each damaged case, with the command that makes it again; see :meth:`how_to_mend`."""
         return [
-            self.how_to_mend(str(error.path.parent.relative_to(self.root)), f"left out: {error}")
+            self.how_to_mend(str(error.path.parent.relative_to(self.root)), f"left out: {error}", search_path)
             for error in cases.damaged
         ]
 
-    def how_to_mend(self, folder: str, problem: str) -> str:
-        """Return a line that says what is wrong with the case in ``folder``, and the command that makes it again."""
+    def how_to_mend(self, folder: str, problem: str, search_path: Sequence[Path] = ()) -> str:
+        """Return a line that says what is wrong with the case in ``folder``, and the command that makes it again.
+
+        Args:
+            folder: relative to the root.
+            problem: what is wrong.
+            search_path: folders from outside the project in which bug and workload may lie.
+        """
         workload, label, seed = Path(folder).parts
         bug, _, knobs = label.rstrip(")").partition("(")
         name, _, overrides = workload.rstrip(")").partition("(")
@@ -173,6 +179,8 @@ class Records:
         words += [s if s.startswith(("data=", "model=")) else f"workload.config.{s}" for s in settings]
         if (results := self.root.parent.parent) != Path("results").resolve():
             words.append(f"results={results}")
+        if search_path:
+            words.append(f"search_path=[{','.join(map(str, search_path))}]")
         command = shlex.join(["python", "-m", "bugbench", *words, f"seeds=[{seed.removeprefix('seed-')}]"])
         return f"case {folder}: {problem}; to make it again: {command}"
 
@@ -215,12 +223,33 @@ def checked(path: Path, content: Any) -> tuple[Record, list[dict[str, Any]]]:
 
 
 def impact_of(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the impact table of the given cases, skipped ones left out; see :func:`bugbench.impact.measure_impact`."""
-    records = [record for record in records if record.skipped is None]
-    rows = [{**asdict(r), "key": r.program_key} for r in records]
-    oracles = {r.workload: Oracle(**r.oracle) for r in records}
+    """Return the impact table of the given cases, skipped ones left out; see :func:`bugbench.impact.measure_impact`.
+
+    Each bug is read with the oracle settings under which it was measured: of a workload whose settings were changed,
+    other cases may still be of the time before.
+
+    Raises:
+        ValueError: the seeds of one bug on one workload were measured under different settings.
+    """
+    groups: dict[str, list[Record]] = {}
+    settings: dict[tuple[str, str], Record] = {}
+    for record in (r for r in records if r.skipped is None):
+        first = settings.setdefault((record.workload, record.bug), record)
+        if first.oracle != record.oracle:
+            raise ValueError(
+                f"{first.folder} and seed {record.seed} were measured under different oracle settings, {first.oracle} "
+                f"and {record.oracle}: run both seeds again, or delete the folder of the older one"
+            )
+        groups.setdefault(f"{record.workload}: {sorted(record.oracle.items())}", []).append(record)
     columns = ["bug", "workload", "seed", "onset", "oracle_bug", "oracle_twin", "reported_bug", "reported_twin"]
-    return measure_impact(pd.DataFrame(rows, columns=[*columns, "crashed_bug", "key"]), oracles)
+
+    def table(own: Sequence[Record]) -> pd.DataFrame:
+        rows = [{**asdict(r), "key": r.program_key} for r in own]
+        runs = pd.DataFrame(rows, columns=[*columns, "crashed_bug", "key"])
+        return measure_impact(runs, {r.workload: Oracle(**r.oracle) for r in own[:1]})
+
+    tables = [table(own) for own in groups.values()] or [table([])]
+    return pd.concat(tables).sort_values(["bug", "workload"], ignore_index=True)
 
 
 def merge_impact(known: pd.DataFrame | None, measured: pd.DataFrame) -> pd.DataFrame:

@@ -187,6 +187,18 @@ def test_impact_of_cases():
     assert table.loc["crash", ["seeds", "state"]].tolist() == [1, "crashed"]
 
 
+def test_a_bug_is_read_with_the_settings_under_which_it_was_measured():
+    strict = {**record().oracle, "floor": 0.5}
+    before = [record(seed=seed) for seed in range(5)]
+    after = [record("later", seed=seed, oracle=strict) for seed in range(5)]
+    for cases in (before + after, after + before):
+        table = impact_of(cases).set_index("bug")
+        assert table.loc[["later", "softmax_dim"], "state"].tolist() == ["latent", "degraded"]
+        assert table.index.tolist() == ["later", "softmax_dim"]
+    with pytest.raises(ValueError, match=r"digits/softmax_dim/seed-0 and seed 4 were measured under different .*0\.5"):
+        impact_of([*before[:4], record(seed=4, oracle=strict)])
+
+
 # -- merging ------------------------------------------------------------------------------------------------------
 
 

@@ -76,14 +76,13 @@ def test_other_data_are_no_workload_of_their_own(catalogue: Catalogue) -> None:
 
 def test_command_that_makes_a_case_again(tmp_path: Path) -> None:
     folder = "digits_cnn(data=mnist,model=resnet18,epochs=1)/softmax_dim(dim=1)/seed-3"
-    assert (
-        Records(tmp_path)
-        .how_to_mend(folder, "gone")
-        .endswith(
-            "python -m bugbench bug=softmax_dim bug.dim=1 workload=digits_cnn data=mnist model=resnet18 "
-            f"workload.config.epochs=1 results={tmp_path} 'seeds=[3]'"
-        )
+    command = (
+        "python -m bugbench bug=softmax_dim bug.dim=1 workload=digits_cnn data=mnist model=resnet18 "
+        f"workload.config.epochs=1 results={tmp_path}"
     )
+    assert Records(tmp_path).how_to_mend(folder, "gone").endswith(f"{command} 'seeds=[3]'")
+    line = Records(tmp_path).how_to_mend(folder, "gone", [Path("/mine"), Path("/ours")])
+    assert line.endswith(f"{command} 'search_path=[/mine,/ours]' 'seeds=[3]'")
 
 
 def test_folders_of_ones_own_may_hold_other_data(tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_folders_of_ones_own_may_hold_other_data(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     file = folder / "fewer.yaml"
     file.write_text("data: {name: fewer, workloads: [cancer_mlp]}\nworkload: {config: {epochs: 2}}\n")
-    workload = load([tmp_path]).varied(data="fewer").workload("cancer_mlp")
+    workload = load([tmp_path, tmp_path]).varied(data="fewer").workload("cancer_mlp")  # named twice, it is one folder
     assert (workload.label, workload.config["epochs"]) == ("cancer_mlp(data=fewer)", 2)
     misfit = "{name: fewer, workloads: [cancer_mlp], edits: [{find: no_such_thing, replace: x}]}"
     file.write_text(f"data: {misfit}")

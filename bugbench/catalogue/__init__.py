@@ -206,7 +206,8 @@ def load(search_path: Iterable[str | Path] = ()) -> Catalogue:
             **{kind: project_folder("conf") / kind for kind in KINDS},
         }
     ]
-    folders = tuple(Path(folder).expanduser().resolve() for folder in [*search_path, *_plugin_folders()])
+    given = [Path(folder).expanduser().resolve() for folder in [*search_path, *_plugin_folders()]]
+    folders = tuple(dict.fromkeys(given))  # who names an installed plugin's folder means the same one
     roots += [_own_root(folder) for folder in folders]
     files = {kind: _collect(kind, [root[kind] for root in roots]) for kind in roots[0]}
     cards = {name: read_card(path, faults) for name, path in files["bugs"].items()}

@@ -23,9 +23,10 @@ def main(arguments: list[str]) -> None:
     try:
         results_folder(options.results)
         cases = records.read()
-        for problem in records.damage(cases):
+        catalogue = catalogue_of(tuple(options.search_path))
+        for problem in records.damage(cases, catalogue.folders):
             warn(problem)
-        board, _ = leaderboard.build(options.results, cases, catalogue_of(tuple(options.search_path)))
+        board, _ = leaderboard.build(options.results, cases, catalogue)
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     leaderboard.show(board, Console())

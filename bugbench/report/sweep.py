@@ -134,7 +134,7 @@ class Leaderboard(Callback):
         """Build and print the tables and figures; return what went wrong."""
         records = Records(self.results)
         cases = records.read(listed)
-        problems = records.damage(cases)
+        problems = records.damage(cases, [Path(folder).resolve() for folder in self.search_path])
         try:
             board, impact = leaderboard.build(self.results, cases, catalogue_of(self.search_path), records.read())
         except (LookupError, ValueError, OSError) as error:
