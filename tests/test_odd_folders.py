@@ -9,8 +9,10 @@ import pytest
 from bugbench import published
 from bugbench.records import Records
 from bugbench.report import leaderboard
+from bugbench.report.sweep import Job, Leaderboard
 from bugbench.report.wording import unnamed_words
 from bugbench.scoring import verdict, verdict_table
+from omegaconf import OmegaConf
 from rich.console import Console
 from stored_cases import FAMILIES, built, data_of, record, store
 
@@ -42,6 +44,21 @@ def test_tables_come_out_where_nobody_was_judged(tmp_path):
     for name in ("by_fault", "by_family", "by_control", "confusion", "comparisons", "answers_and_times"):
         assert pd.read_csv(tmp_path / f"{name}.csv").empty, name
     leaderboard.show(leaderboard.build(tmp_path, Records(tmp_path).read())[0], Console(width=160, record=True))
+
+
+def test_sweep_that_asks_no_detector_says_so(tmp_path, capsys):
+    case = record()
+    Records(tmp_path).write(case, verdict_table([]))
+    folder = str(tmp_path / "multirun")
+    Job([case.folder], [], started=0.0, ended=9.0, workers=1).write(Path(folder) / "0")
+    sweep = OmegaConf.create({"results": str(tmp_path), "search_path": [], "hydra": {"sweep": {"dir": folder}}})
+    ended = Leaderboard()
+    ended.on_multirun_start(sweep)
+    ended.on_multirun_end(sweep)
+    said = capsys.readouterr().out
+    assert "1 case; no detector was asked, `python -m bugbench.judge` asks them." in said
+    assert "did not run" not in said and "1 core" in said
+    assert not (tmp_path / "leaderboard.md").exists()
 
 
 def test_detector_whose_access_was_widened_is_shown_with_the_widest(tmp_path):

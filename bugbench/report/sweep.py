@@ -15,6 +15,7 @@ from bugbench.pools import isolation_notices
 from bugbench.records import Cases, Records
 from bugbench.report import leaderboard
 from bugbench.report.throughput import Throughput
+from bugbench.report.wording import counted
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
@@ -135,10 +136,21 @@ class Leaderboard(Callback):
         records = Records(self.results)
         cases = records.read(listed)
         problems = records.damage(cases, [Path(folder).resolve() for folder in self.search_path])
-        try:
-            board, impact = leaderboard.build(self.results, cases, catalogue_of(self.search_path), records.read())
-        except (LookupError, ValueError, OSError) as error:
-            return [*problems, f"the leaderboard: {error}"]
+        if cases.scored and cases.verdicts.empty:  # detector=[]
+            said = f"{counted(len(cases.scored), 'case')}; no detector was asked, `python -m bugbench.judge` asks them."
+            console.print(said, highlight=False, soft_wrap=True)
+        else:
+            try:
+                self._show_tables(cases, records.read(), console)
+            except (LookupError, ValueError, OSError) as error:
+                return [*problems, f"the leaderboard: {error}"]
+        figures = self.measure(jobs, cases)
+        atomic.write(self.folder / FIGURES_FILE, json.dumps(asdict(figures), indent=1) + "\n")
+        console.print(figures.line, highlight=False, soft_wrap=True)
+        return problems
+
+    def _show_tables(self, cases: Cases, known: Cases, console: Console) -> None:
+        board, impact = leaderboard.build(self.results, cases, catalogue_of(self.search_path), known)
         console.print()
         leaderboard.show(board, console)
         leaderboard.show_failures(cases.verdicts, console)
@@ -148,11 +160,8 @@ class Leaderboard(Callback):
                 f"{pairs} of {len(impact)} impacts rest on fewer than five seeds: what is harmful there was "
                 "decided by the size of the effect alone."
             )
-        console.print(f"{len(cases.scored)} cases. {leaderboard.wrote(self.results)}", highlight=False, soft_wrap=True)
-        figures = self.measure(jobs, cases)
-        atomic.write(self.folder / FIGURES_FILE, json.dumps(asdict(figures), indent=1) + "\n")
-        console.print(figures.line, highlight=False, soft_wrap=True)
-        return problems
+        wrote = f"{counted(len(cases.scored), 'case')}. {leaderboard.wrote(self.results)}"
+        console.print(wrote, highlight=False, soft_wrap=True)
 
     def measure(self, jobs: list[Job], cases: Cases) -> Throughput:
         """Return how the sweep spent its time; a run trained in it has an outcome younger than its start."""
