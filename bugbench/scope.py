@@ -1,11 +1,11 @@
 """Where in a program an edit looks: the whole of it, or functions and classes by role or by dotted name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ast_grep_py import SgNode
 from bugbench.names import unknown
 
-Roles = Mapping[str, str | list[str]]
+Roles = Mapping[str, str | Sequence[str]]
 
 
 class UnknownScope(Exception):

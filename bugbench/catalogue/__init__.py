@@ -7,77 +7,24 @@ or of an installed package's entry point ``bugbench.plugins``) is all there is t
 
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import yaml
-from bugbench.card import Card, CardError, SettingError, change_config, check_settings, make_card, read_card
-from bugbench.catalogue.variations import KINDS, Variation, fitted, merged, read_variation, varied_source
+from bugbench.card import Card, CardError, SettingError, make_card, read_card
+from bugbench.catalogue.variations import KINDS, Variation, read_variation
+from bugbench.catalogue.workload import Workload, apply
 from bugbench.declaration import Declaration, read_declaration
-from bugbench.injection import Edited, NoMatch, inject
+from bugbench.injection import NoMatch
 from bugbench.names import UnknownName, unknown
 from bugbench.plugins import PACKAGE, CatalogueError, project_folder
 
 WORKLOAD_FIELDS = ("name", "dataset", "task", "classes", "traits", "roles", "oracle", "report", "config")
 CHOICES = ("auto", "all")  # words for `workload=` that name no workload
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A program with its data set and configuration.
-
-    Attributes:
-        settings: the whole of conf/workload/<name>.yaml.
-        changed: hyperparameters that were set to another value than the file's.
-        variations: other data and another model, see :mod:`bugbench.catalogue.variations`; ``dataset`` and ``settings``
-            are then those of the variation.
-    """
-
-    name: str
-    program: Path
-    dataset: Path
-    settings: Mapping[str, Any]
-    changed: Mapping[str, Any] = field(default_factory=dict)
-    variations: tuple[Variation, ...] = ()
-
-    @cached_property
-    def source(self) -> str:
-        return varied_source(self.program.read_text(), self.variations, self.settings["roles"], self.name)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {**self.settings["config"], **self.changed}
-
-    @property
-    def traits(self) -> set[str]:
-        return set(self.settings["traits"])
-
-    @property
-    def label(self) -> str:
-        inner = [variation.label for variation in self.variations]
-        inner += [f"{k}={v}" for k, v in sorted(self.changed.items())]
-        return f"{self.name}({','.join(inner)})" if inner else self.name
-
-    def set_to(self, settings: Mapping[str, Any]) -> "Workload":
-        """Return the workload with its settings as they were composed; SettingError if one is of another kind."""
-        settings = fitted(settings, self.variations, self.source) if self.variations else settings
-        check_settings(settings["config"], self.config, "workload.config.")
-        changed = {k: v for k, v in settings["config"].items() if self.config.get(k) != v}
-        return replace(self, settings=settings, changed=changed)
-
-    def varied(self, variations: Sequence[Variation], datasets: Mapping[str, Path]) -> "Workload":
-        """Return the workload with other data or another model."""
-        source = varied_source(self.source, variations, self.settings["roles"], self.name)
-        settings = self.settings
-        for variation in variations:
-            settings = merged(settings, variation.settings)
-        dataset = datasets.get(settings["dataset"], self.dataset)
-        settings = fitted(settings, variations, source)
-        return replace(self, dataset=dataset, settings=settings, variations=tuple(variations))
 
 
 @dataclass(frozen=True)
@@ -158,23 +105,6 @@ class Catalogue:
     def applicable(self, card: Card) -> list[Workload]:
         """Return the workloads that ``card`` applies to, in the catalogue's order."""
         return [w for w in self.workloads.values() if self.why_not(card, w) is None]
-
-
-def apply(card: Card, workload: Workload) -> tuple[Edited, dict[str, Any], dict[str, Any]]:
-    """Return the edited program, its config, and the twin's config.
-
-    Raises:
-        NoMatch, SettingError: the card does not apply.
-        InjectionError: the card is defective on this program.
-    """
-    where = f"{card.id} on {workload.name}"
-    edited = Edited(workload.source, ())
-    if card.variants:
-        roles = workload.settings["roles"]
-        edited = inject(workload.source, card.variants, roles=roles, card=card.id, program=workload.name)
-    base = {"seed": 0, **workload.config}
-    twin = change_config(base, card.setting, where)
-    return edited, change_config(twin, card.config, where), twin
 
 
 def vocabulary() -> tuple[dict[str, dict[str, str]], dict[str, str]]:
