@@ -11,12 +11,25 @@ import torch
 from bugbench.checked_program import ACTIVATIONS, CLOSE, CheckedProgram, Refused, refusals
 from bugbench.rule_table import Finding
 from bugbench.trace import Trace
+from torch import nn
+
+MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+def trained_rules(program: CheckedProgram, trace: Trace, limits: Any) -> Iterator[Finding]:
+    """Ask the model that training has left, and the curve of its losses."""
+    yield from mode_rules(program, limits.mode_similarity, limits.mode_loss)
+    yield from label_rule(trace, limits)
 
 
 def label_rule(trace: Trace, limits: Any) -> Iterator[Finding]:
-    """Ask the first loss of each epoch: if it no longer improves and stands still, the labels may be corrupt."""
-    losses = trace.train_steps().groupby("epoch")["loss"].nth(0).to_numpy(float)
-    if (losses == 0).any():
+    """Ask the first loss of each epoch: if it no longer improves and stands still, the labels may be corrupt.
+
+    deep_checker/checkers.py trains for so many epochs. A shorter run is not asked: it has had less time to improve, and
+    a few losses hardly vary.
+    """
+    losses = trace.train_steps().groupby("epoch")["loss"].nth(0).to_numpy(float)[: limits.label_epochs]
+    if len(losses) < limits.label_epochs or (losses == 0).any():
         return
     patience = limits.label_patience
     for before, now in list(pairwise(losses))[1:]:
@@ -25,22 +38,30 @@ def label_rule(trace: Trace, limits: Any) -> Iterator[Finding]:
         if patience <= 0:
             return
     rest = losses[limits.label_warmup :]
-    if len(rest) > 1 and np.var(rest) <= CLOSE:
+    if np.var(rest) <= CLOSE:
         text = f"the first losses of {len(rest)} epochs stay between {rest.min():.3g} and {rest.max():.3g}"
         yield Finding("corrupted labels", text)
 
 
 def mode_rules(program: CheckedProgram, similarity: float, loss_difference: float) -> Iterator[Finding]:
-    """Compare the model's activations, outputs and loss in training and in evaluation mode, on held-out data."""
+    """Compare the model's activations, outputs and loss in training and in evaluation mode, on held-out data.
+
+    Only those of a model with two modes (``test_mode`` in deep_checker/checkers.py): it has layers that know them, or
+    does not compute the same in both.
+    """
     if not program.evaluated or program.model is None or program.loss is None:
         return
     with contextlib.suppress(Refused):  # a model that does not take so many samples is not asked
         seen, losses = _both_modes(program)
+        names = [name for name in seen[False] if name in seen[True]]
+        same = losses[True] == losses[False] and all(torch.equal(seen[True][n], seen[False][n]) for n in names)
+        if same and not any(isinstance(m, MODAL) for m in program.model.modules()):
+            return
         larger = max(losses.values())
         if larger > 0 and abs(losses[True] - losses[False]) / larger > loss_difference:
             text = f"a held-out loss of {losses[True]:.3g} in training mode, {losses[False]:.3g} in evaluation mode"
             yield Finding("loss differs between modes", text)
-        for name in seen[False]:
+        for name in names:
             value = linear_cka(*(_features(seen[mode][name]) for mode in (True, False)))
             if value <= similarity:
                 layer = None if name == "the outputs" else name

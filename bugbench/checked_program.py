@@ -10,7 +10,8 @@ from bugbench.detector import NotApplicable, Trace
 from bugbench.rerun import Probe, StopRun, load_program
 from torch import nn
 
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid)
+# deep_checker/interfaces.py: the functions that are found without being named
+ACTIVATIONS = (nn.ReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.SELU, nn.ReLU6, nn.LeakyReLU)
 CLOSE = 0.01  # deep_checker/utils.py: what counts as almost equal
 MOST_BATCHES = 2000  # a program that has evaluated nothing by then is stopped
 

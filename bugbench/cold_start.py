@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from bugbench.checked_program import CLOSE, CheckedProgram, Refused, distributions, refusals
+from bugbench.checked_program import ACTIVATIONS, CLOSE, CheckedProgram, Refused, distributions, refusals
 from bugbench.rule_table import Finding
 from torch import nn
 
@@ -16,13 +16,16 @@ LEARNING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def cold_start_rules(program: CheckedProgram, task: str, classes: int, limits: Any) -> Iterator[Finding]:
-    """Ask the first epoch's data and the untrained model."""
+    """Ask the first epoch's data and the untrained model.
+
+    Values in two dimensions are a table, asked column by column; others are asked as one (there the user says which).
+    """
     assert program.start is not None
-    features, targets = _joined(program.features), _joined(program.targets)
+    features, targets = joined(program.features), joined(program.targets)
     if features.is_floating_point():
-        yield from _scale("features", features, columns=features.ndim == 2)
+        yield from scale_rule("features", features, columns=features.ndim == 2)
     if task == "regression" and targets.is_floating_point():
-        yield from _scale("targets", targets, columns=targets.ndim == 2)
+        yield from scale_rule("targets", targets, columns=targets.ndim == 2, narrow=CLOSE)
     elif task != "language_model":
         yield from balance_rule(targets, classes, limits.labels_perplexity)
     yield from weight_rules(program.start[0], limits.f_test_alpha, limits.torch_initialization)
@@ -31,29 +34,41 @@ def cold_start_rules(program: CheckedProgram, task: str, classes: int, limits: A
         yield from gradient_rules(program, limits)
 
 
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return in one what batches hold; those of another shape than the first are left out."""
     alike = [x for x in parts if x.shape[1:] == parts[0].shape[1:]]
     return torch.cat(alike)
 
 
-def _scale(what: str, values: torch.Tensor, columns: bool) -> Iterator[Finding]:
-    """Ask whether values are constant; lie from 0 or -1 to 1; or have mean 0 and deviation 1. First offender only."""
+def scale_rule(what: str, values: torch.Tensor, columns: bool, narrow: float = 0.0) -> Iterator[Finding]:
+    """Ask of each column whether it is constant; lies from 0 or -1 to 1; or has mean 0 and deviation 1.
+
+    The first column from 0 or -1 to 1 that deviates by more than ``narrow`` ends it, as in deep_checker/checkers.py:
+    those after it are not asked.
+    """
     flat = values.double().reshape(len(values), -1) if columns else values.double().reshape(-1, 1)
     low, high, mean, std = flat.amin(dim=0), flat.amax(dim=0), flat.mean(dim=0), flat.std(dim=0, unbiased=False)
     for i in range(flat.shape[1]):
         which = f"column {i}" if columns else f"all {what}"
         bounded = abs(high[i] - 1) <= CLOSE and min(abs(low[i]), abs(low[i] + 1)) <= CLOSE
         standard = abs(std[i] - 1) <= CLOSE and abs(mean[i]) <= CLOSE
+        if bounded and std[i] > narrow:
+            return
         if std[i] == 0:
             yield Finding(f"{what} constant", f"{which}: {float(mean[i]):.3g}")
-        elif not (bounded or standard):
+        elif not standard:
             text = f"{which}: {float(low[i]):.3g} to {float(high[i]):.3g}, mean {float(mean[i]):.3g}"
             yield Finding(f"{what} unnormalized", f"{text}, deviation {float(std[i]):.3g}")
-            return
 
 
 def balance_rule(targets: torch.Tensor, classes: int, least: float) -> Iterator[Finding]:
-    """Ask whether the labels' perplexity is at least this share of the way from one class to all."""
+    """Ask whether the labels' perplexity is at least this share of the way from one class to all.
+
+    Only where a sample has one label: deep_checker/metadata.py knows a number of 0 or 1, or a row over the classes, and
+    none for each pixel or word.
+    """
+    if targets.numel() != len(targets) and not distributions(targets):
+        return
     if targets.is_floating_point():
         one_hot = targets.ndim == 2 and targets.shape[1] > 1
         shares = (
@@ -74,9 +89,9 @@ def balance_rule(targets: torch.Tensor, classes: int, least: float) -> Iterator[
 
 
 def weight_rules(model: nn.Module, alpha: float, torch_initialization: bool) -> Iterator[Finding]:
-    """Ask whether initial weights vary, and as He, Glorot or LeCun would have them for the model's activation."""
+    """Ask whether initial weights vary, and as He, Glorot or LeCun would have them for the model's first activation."""
     kinds = [type(m).__name__.lower() for m in model.modules()]
-    wanted = next((k for k in ("relu", "tanh", "sigmoid") if k in kinds), "")
+    wanted = next((type(m).__name__.lower() for m in model.modules() if isinstance(m, ACTIVATIONS)), "")
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, LEARNING)]
     for name, layer in layers:
         weight = layer.weight.detach().double()
@@ -87,7 +102,7 @@ def weight_rules(model: nn.Module, alpha: float, torch_initialization: bool) -> 
             yield Finding("constant weights", f"a variance of {variance:.2g}", name)
             continue
         known = {"relu": 2 / fan_in, "tanh": 2 / (fan_in + fan_out), "sigmoid": 1 / fan_in}
-        accepted = [known[wanted]] if wanted else list(known.values())
+        accepted = [known[wanted]] if wanted in known else list(known.values())
         accepted += [1 / (3 * fan_in)] if torch_initialization else []
         if all(max(variance / v, v / variance) > F_CRITICAL[alpha] for v in accepted):
             size = "large" if variance > max(accepted) else "small"

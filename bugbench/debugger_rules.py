@@ -78,14 +78,11 @@ def activation_rules(trace: Trace, limits: Any) -> Iterator[Finding]:
 def curve_rules(trace: Trace, limits: Any) -> Iterator[Finding]:
     """Ask the losses, a mean for each epoch and part."""
     losses = evaluation_losses(trace)
-    before: tuple[float, float] | None = None
     evaluated = not trace.steps["split"].str.contains("train").all()
-    for step, loss in (losses[["step", "held_out"]] if evaluated else training_losses(trace)).itertuples(index=False):
-        if before is None or step - before[0] >= limits.loss_steps:
-            if before is not None and not loss < before[1] - limits.loss_percent / 100 * abs(before[1]):
-                text = f"{before[1]:.4g} at step {before[0]:g}, {loss:.4g} at step {step:g}"
-                yield Finding("LossNotDecreasing", text)
-            before = step, loss
+    curve = losses[["step", "held_out"]] if evaluated else training_losses(trace)
+    for (then, before), (step, loss) in loss_pairs(curve.to_numpy(float), limits.loss_steps):
+        if not loss < before - limits.loss_percent / 100 * abs(before):
+            yield Finding("LossNotDecreasing", f"{before:.4g} at step {then:g}, {loss:.4g} at step {step:g}")
     above, run = (losses["held_out"] - losses["train"]) / losses["train"], 0
     for i, ratio in enumerate(above):
         run = run + 1 if ratio > limits.overfit_ratio else 0
@@ -206,6 +203,19 @@ def training_losses(trace: Trace) -> pd.DataFrame:
     """Return the mean loss in training, a row per epoch: columns step and loss. For runs without an evaluation."""
     train = trace.train_steps().groupby("epoch")
     return pd.DataFrame({"step": train["step"].max(), "loss": train["loss"].mean()})
+
+
+def loss_pairs(curve: np.ndarray, apart: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows of step and loss to compare: one at least ``apart`` steps after the last, and what it is held against.
+
+    That is the newest at least as many steps behind it, which need not be the last one looked at.
+    """
+    looked = -math.inf
+    for i, row in enumerate(curve):
+        behind = [earlier for earlier in curve[:i] if row[0] - earlier[0] >= apart]
+        if behind and row[0] - looked >= apart:
+            looked = row[0]
+            yield behind[-1], row
 
 
 def not_decreasing(losses: np.ndarray, patience: int, delta: float = 0.0) -> bool:

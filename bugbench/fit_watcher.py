@@ -36,19 +36,27 @@ def saturation(values: np.ndarray) -> float:
 
 
 class Watcher:
-    """Looks at weights, gradients, activations and outputs of each step, and asks the rules every ``period`` steps."""
+    """Looks at weights, gradients, activations and outputs of each step, and asks the rules every ``period`` steps.
 
-    def __init__(self, limits: Any) -> None:
+    Args:
+        limits: the detector.
+        targets: all that are known, whose range a regression's outputs must reach.
+    """
+
+    def __init__(self, limits: Any, targets: torch.Tensor) -> None:
         self.limits, self.findings, self.step = limits, list[Finding](), 0
+        columns = targets.reshape(len(targets), -1)
+        self.low, self.high = columns.amin(dim=0), columns.amax(dim=0)
+        self.bounded: bool | None = None  # whether the model's first activation can saturate; else it can be dead
         self.history: dict[str, list[float]] = defaultdict(list)  # mean absolute values by kind and layer, and losses
-        self.seen: dict[str, list[tuple[bool, np.ndarray]]] = defaultdict(list)  # in this step, by layer and call
+        self.seen: dict[str, list[np.ndarray]] = defaultdict(list)  # in this step, by layer and call
         self.kept: dict[tuple[str, int], deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=BUFFER))
         self.channels = False  # whether the weighted layer called last has its neurons in axis 1
         self.weights: dict[str, torch.Tensor] = {}
         self.biases: dict[str, torch.Tensor] = {}
         self.old: dict[str, torch.Tensor] = {}
         self.optimizer: Any = None
-        self.reached: dict[str, bool] = {}
+        self.reached: dict[str, torch.Tensor] = {}  # for each output of the model
 
     @property
     def due(self) -> bool:
@@ -72,7 +80,9 @@ class Watcher:
         values = outputs.detach().float().clone()
         values = values.movedim(1, -1) if self.channels and values.ndim > 2 else values
         rows = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1).numpy()
-        self.seen[name].append((isinstance(layer, (nn.Tanh, nn.Sigmoid)), rows))
+        if self.bounded is None:  # deep_checker/hooks.py takes all for what the first is
+            self.bounded = isinstance(layer, (nn.Tanh, nn.Sigmoid))
+        self.seen[name].append(rows)
 
     def gradients(self) -> None:
         """Ask the gradients, after the backward pass and before the step."""
@@ -111,7 +121,7 @@ class Watcher:
         if len(ratios) >= self.limits.window and min(ratios[-self.limits.window :]) >= self.limits.growth:
             self._found("penalty outweighs the loss", f"{ratios[-1]:.2g} times its gradient", name)
 
-    def after(self, outputs: torch.Tensor, targets: torch.Tensor, loss: float, error: float, kind: str) -> None:
+    def after(self, outputs: torch.Tensor, loss: float, error: float, kind: str) -> None:
         """Ask the rest, after the step."""
         self.history["loss since"].append(loss)
         self.history["error since"].append(error)
@@ -120,12 +130,12 @@ class Watcher:
         for name, bias in self.biases.items():
             self._divergence("bias", name, bias.detach())
         for name, calls in self.seen.items():
-            for i, (bounded, rows) in enumerate(calls):
+            for i, rows in enumerate(calls):
                 self.kept[name, i].append(rows)
                 if self.due:
-                    self._activation(name, bounded, np.concatenate(self.kept[name, i]))
+                    self._activation(name, np.concatenate(self.kept[name, i]))
         self.seen.clear()
-        self._outputs(outputs.detach(), targets, kind)
+        self._outputs(outputs.detach(), kind)
         if self.step % self.limits.period == 0:
             self._curve()
 
@@ -163,12 +173,12 @@ class Watcher:
             self._found("diverging weights", f"the {what} is {sizes[-1]:.2g} at step {self.step}", name)
         return True
 
-    def _activation(self, name: str, bounded: bool, rows: np.ndarray) -> None:
+    def _activation(self, name: str, rows: np.ndarray) -> None:
         limits = self.limits
         if not np.isfinite(rows).all():
             self._found("activation not finite", f"at step {self.step}", name)
             return
-        if bounded:
+        if self.bounded:
             share = float(np.mean([saturation(column) > limits.saturation for column in rows.T]))
             if share > limits.dead_neurons:
                 self._found("saturated layer", f"{share:.0%} of the neurons at step {self.step}", name)
@@ -181,18 +191,21 @@ class Watcher:
         if ratio > F_CRITICAL[limits.f_test_alpha]:
             self._found("unstable activation", f"a deviation of {variance**0.5:.2g} at step {self.step}", name)
 
-    def _outputs(self, outputs: torch.Tensor, targets: torch.Tensor, kind: str) -> None:
+    def _outputs(self, outputs: torch.Tensor, kind: str) -> None:
+        """Ask whether each output varies, and gets where its targets are: above 1 where the largest is not within 1.
+
+        That is the size of the largest target, as in deep_checker/metadata.py, not the largest size: -5 to 0 is small.
+        """
         rows = outputs.reshape(len(outputs), -1)
-        states = {"constant outputs": bool((rows.var(dim=0) > 0).all()) if len(rows) > 1 else True}
-        if kind == "regression":
-            low, high = float(targets.min()), float(targets.abs().max())
-            states["outputs never large"] = high <= 1 or bool((rows.abs() > 1).any())
-            states["outputs never negative"] = low >= 0 or bool((rows < 0).any())
+        states = {"constant outputs": rows.var(dim=0) > 0} if len(rows) > 1 else {}
+        if kind == "regression" and rows.shape[1] == len(self.high):
+            states["outputs never large"] = (rows.abs() > 1).any(dim=0) | (self.high.abs() <= 1)
+            states["outputs never negative"] = (rows < 0).any(dim=0) | (self.low >= 0)
         for rule, reached in states.items():
-            self.reached[rule] = self.reached.get(rule, False) or reached
+            self.reached[rule] = reached | self.reached.get(rule, reached)
             if self.step % self.limits.period == 0:
                 waited = self.history[rule]
-                waited.append(float(not self.reached[rule]))
+                waited.append(float(not self.reached[rule].all()))
                 if sum(waited) >= self.limits.patience and waited[-1]:
                     self._found(rule, f"at {len(waited)} looks until step {self.step}")
 

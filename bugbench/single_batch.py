@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from bugbench.checked_program import CheckedProgram, Refused, error_rate, refusals
+from bugbench.cold_start import joined
 from bugbench.fit_watcher import Watcher, smoothness
 from bugbench.rule_table import Finding
 from scipy.stats import mannwhitneyu
@@ -21,7 +22,7 @@ def single_batch_rules(program: CheckedProgram, limits: Any) -> Iterator[Finding
     A model that does not take the batch, as with the size of a batch written into it, is not asked.
     """
     inputs, targets = program.sample(limits.batch)
-    watcher = Watcher(limits)
+    watcher = Watcher(limits, joined(program.targets))
     try:
         kind, losses, errors = _fit(program, inputs, targets, limits, watcher)
     except Refused:
@@ -87,7 +88,7 @@ def _fit(
         losses.append(loss)
         errors.append(error)
         if watcher is not None and watching:
-            watcher.after(outputs, targets, losses[-1], error, kind)
+            watcher.after(outputs, losses[-1], error, kind)
         patience = patience - 1 if error <= FIT[kind] else limits.fit_patience if patience > 0 else 0
         if not math.isfinite(losses[-1]):
             break

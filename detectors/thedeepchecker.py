@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import chain
 
-from bugbench.after_training import label_rule, mode_rules
+from bugbench.after_training import trained_rules
 from bugbench.checked_program import rerun_checked
 from bugbench.cold_start import cold_start_rules
 from bugbench.detector import Detector, Diagnosis, Trace
@@ -31,8 +31,7 @@ RULES = {
     **dict.fromkeys(("inputs not used", "vanishing gradient", "exploding gradient"), ("model", "optimizer", "loss")),
     "batch not learnt": ("loss", "optimizer", "model"),  # Full Stack Deep Learning, "Overfit a single batch"
     **dict.fromkeys(("constant outputs", "dead weights", "negative weights"), ("model", "optimizer")),
-    "unstable activation": ("model", "preprocessing"),
-    **dict.fromkeys(("no bias", "small initial weights"), ("model",)),
+    **{"unstable activation": ("model", "preprocessing"), "no bias": ("model",), "small initial weights": ("model",)},
     **dict.fromkeys(("activations differ between modes", "loss differs between modes"), ("model",)),
 }
 
@@ -44,17 +43,18 @@ class Thedeepchecker(Detector):
     Source: Ben Braiek and Khomh, "Testing Feedforward Neural Networks Training Programs", TOSEM 2022; deep_checker/
     config/settings.yaml (limits) and code of github.com/thedeepchecker/thedeepchecker at d0a2b3a. Changed for PyTorch:
 
-    * *Before*: data are the first epoch's. PyTorch draws smaller weights than any known initialization, which is
-      accepted too (``torch_initialization``), and random biases, so biases are not asked to be zero, nor the last one
-      to fit unbalanced labels or targets that hardly vary. The gradient check, off as there, is in double precision.
-    * *In training*, on a copy of model and optimizer with ``loss_function``: the 16 samples that are to be learnt are
-      also the monitored batch (50 there); ``work`` bounds the steps of large models. Whether outputs are probabilities
-      is not asked: they are raw. The penalty is weight decay, unless decoupled. Whether the inputs are used is asked of
-      a batch that is not learnt, as the paper has it; the published code does so only where a loss is not finite.
-    * *After* ``mode_batches`` and an evaluation: the two modes on a copy of the model; corrupted labels from the trace.
-      Left out: trainings with and without augmentation compared (two whole ones), operations that a user would name.
-
-    What the model or the loss does not take samples for is skipped.
+    * *Before*, on the first epoch's data: labels are weighed where a sample has one; the initial loss is the first
+      batch's (of 128 balanced samples there). PyTorch draws smaller weights than any known initialization, which is
+      accepted too (``torch_initialization``), and random biases: they need not be zero, nor the last one fit unbalanced
+      labels or targets that hardly vary. The gradient check, off as there, is in double precision.
+    * *In training*, on a copy of model and optimizer with ``loss_function``: the 16 samples to be learnt are also the
+      monitored batch (50 there); ``work`` bounds the steps of large models. Kernels of recurrent and transposed
+      layers are not watched. A regression's error is in ranges of the batch's targets (there the user's metric); the
+      penalty is weight decay, unless decoupled; outputs are raw and need not be probabilities. Whether the inputs are
+      used is asked of a batch that is not learnt, as in the paper; the code asks only where a loss is not finite.
+    * *After* ``mode_batches`` and an evaluation: the modes of a copy of the model, if it has two (there the user says);
+      corrupted labels from the trace, if it has ``label_epochs``, of the program's own batches (32 there). Left out:
+      trainings with and without augmentation (two whole ones), operations that a user names, what a model refuses.
     """
 
     access = {"rerun"}
@@ -105,6 +105,7 @@ class Thedeepchecker(Detector):
     loss_fall: float = 0.05
     smoothness: float = 0.5
     correlation: float = 0.5
+    label_epochs: int = 50  # a shorter run is not asked
     label_warmup: int = 5
     label_patience: int = 5
     label_gain: float = 0.1
@@ -116,5 +117,4 @@ class Thedeepchecker(Detector):
     def diagnose(self, trace: Trace) -> Diagnosis:
         program = rerun_checked(trace, self.mode_batches, 38400, self.mode_samples)  # 300 times 128, as in metadata.py
         before = cold_start_rules(program, trace.meta.get("task") or "", trace.meta.get("classes") or 0, self)
-        after = chain(mode_rules(program, self.mode_similarity, self.mode_loss), label_rule(trace, self))
-        return answer(RULES, chain(before, single_batch_rules(program, self), after))
+        return answer(RULES, chain(before, single_batch_rules(program, self), trained_rules(program, trace, self)))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bugbench.debugger_rules import loss_pairs
 from bugbench.detectors import sagemaker_rules
 from bugbench.trace import Batch
 
@@ -137,6 +138,35 @@ def test_training_losses_stand_in_where_nothing_is_evaluated(train: list[float],
     assert fired(steps=losses(train, [])) == ({"LossNotDecreasing"} if fires else set())
     evaluated = losses(train, [0.8 - 0.1 * i for i in range(len(train))])
     assert fired(steps=evaluated) == set()  # these fall
+
+
+@pytest.mark.parametrize(
+    ("curve", "compared"),
+    [
+        ({i: 1.0 for i in range(9, 34, 3)}, [(9, 21), (21, 33)]),  # the guide's example: saved every three steps
+        ({0: 0.3, 4: 0.33, 8: 0.31, 12: 0.3, 16: 0.28}, [(0, 12)]),  # test_default of the rule's deleted tests
+        ({0: 0.3, 4: 0.33, 8: 0.31, 12: 0.3, 16: 0.28, 20: 0.2, 24: 0.42}, [(0, 12), (12, 24)]),
+        ({0: 1.0, 15: 0.5, 18: 0.9, 30: 0.6}, [(0, 15), (18, 30)]),  # not with the last one looked at
+        ({0: 1.0, 9: 1.0}, []),
+    ],
+)
+def test_losses_are_compared_across_ten_steps(curve: dict[int, float], compared: list[tuple[int, int]]) -> None:
+    pairs = list(loss_pairs(np.array(list(curve.items())), 10))
+    assert [(then, step) for (then, _), (step, _) in pairs] == compared
+    assert all((before, now) == (curve[then], curve[step]) for (then, before), (step, now) in pairs)
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "fires"),
+    [
+        ([1.0] * 5, [0.9 - 0.1 * i for i in range(5)], False),  # the first loss and four that are no better
+        ([1.0] * 6, [0.9 - 0.1 * i for i in range(6)], True),  # five: that of training alone will do
+        ([1.0 - 0.05 * i for i in range(11)], [0.4] * 11, True),  # ten in evaluation
+        ([1.0 - 0.05 * i for i in range(10)], [0.4] * 10, False),
+    ],
+)
+def test_overtraining_takes_either_loss(train: list[float], held_out: list[float], fires: bool) -> None:
+    assert ("Overtraining" in fired(steps=losses(train, held_out))) == fires
 
 
 @pytest.mark.parametrize(("rare", "fires"), [(49, True), (50, False)])

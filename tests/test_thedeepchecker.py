@@ -1,7 +1,6 @@
 """TheDeepChecker's rules on numbers worked out by hand, beside their limits."""
 
 import math
-from collections.abc import Iterable
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,24 +9,12 @@ import pytest
 import torch
 from bugbench.after_training import label_rule, linear_cka, mode_rules
 from bugbench.checked_program import CheckedProgram
-from bugbench.cold_start import balance_rule, loss_rules, weight_rules
+from bugbench.cold_start import balance_rule, loss_rules, scale_rule, weight_rules
 from bugbench.detectors import thedeepchecker
-from bugbench.fit_watcher import Watcher, saturation, smoothness
 from bugbench.single_batch import single_batch_rules
 from torch import nn
 
 LIMITS = thedeepchecker.Thedeepchecker()
-
-
-def test_smoothness_counts_turns() -> None:
-    assert smoothness([4.0, 3.0, 2.0, 1.0]) == 1.0
-    assert smoothness([1.0, 2.0, 1.0, 2.0]) == 0.5  # up, down, up: two turns in four losses
-
-
-def test_saturation_is_the_mean_distance_from_the_middle() -> None:
-    assert saturation(np.zeros(8)) == 1.0
-    assert saturation(np.full(8, 0.5)) == 0.0
-    assert saturation(np.array([0.0, 0.0, 0.25, 0.25])) == pytest.approx(0.75)
 
 
 def test_kernel_alignment() -> None:
@@ -52,8 +39,43 @@ def test_kernel_alignment() -> None:
 )
 def test_balance_of_labels(counts: tuple[int, int], fires: bool) -> None:
     labels = torch.tensor([0] * counts[0] + [1] * counts[1])
-    for targets in (labels, labels.float()[:, None]):
+    for targets in (labels, labels[:, None], labels.float()[:, None], torch.eye(2)[labels]):
         assert bool(list(balance_rule(targets, 2, 0.5))) == fires
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 4), (8, 1, 4, 4), (8, 16)])
+def test_labels_of_pixels_or_of_several_kinds_are_not_weighed(shape: tuple[int, ...]) -> None:
+    targets = torch.zeros(shape, dtype=torch.long)
+    targets[0] = 1  # an eighth, which would be exp(0.377) - 1 = 0.458
+    assert not list(balance_rule(targets, 2, 0.5))
+    assert not list(balance_rule(targets.float(), 2, 0.5))
+    assert list(balance_rule(targets.reshape(-1), 2, 0.5))
+
+
+WIDE, UNIT, SIGNED = [0.0, 5.0, 0.0, 5.0], [0.0, 1.0, 0.0, 1.0], [-1.0, 1.0, -1.0, 1.0]
+STANDARD, SAME = [-2.0, 0.0, 2.0, 0.0], [3.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "narrow", "expected"),
+    [
+        ([UNIT, WIDE], 0.0, []),  # nothing is asked after a column from 0 to 1
+        ([SIGNED, SAME], 0.0, []),
+        ([WIDE, UNIT, WIDE], 0.0, ["unnormalized 0"]),
+        ([WIDE, SAME, UNIT, SAME], 0.0, ["unnormalized 0", "constant 1"]),
+        ([[value / 2**0.5 for value in STANDARD], WIDE], 0.0, ["unnormalized 1"]),  # a deviation of 1 ends nothing
+        ([[1.0] + [0.0] * 19999, WIDE], 0.0, []),  # a deviation of 0.007
+        ([[1.0] + [0.0] * 19999, WIDE], 0.01, ["unnormalized 0", "unnormalized 1"]),  # targets that hardly vary
+    ],
+)
+def test_scale_of_columns(columns: list[list[float]], narrow: float, expected: list[str]) -> None:
+    rows = max(map(len, columns))
+    table = torch.tensor([column * (rows // len(column)) for column in columns]).T
+    found = [
+        f.rule.replace("features ", "") + f" {f.evidence.partition(':')[0].removeprefix('column ')}"
+        for f in scale_rule("features", table, columns=True, narrow=narrow)
+    ]
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -76,14 +98,38 @@ def test_initial_weights(scale: float, default: bool, rule: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("functions", "fires"),
+    [
+        ([nn.Tanh()], True),  # Glorot: 2 / (64 + 512) is 4.5 times smaller than LeCun's 1 / 64
+        ([nn.Tanh(), nn.ReLU()], True),  # the first counts, as if all were
+        ([nn.ReLU(), nn.Tanh()], False),  # He's 2 / 64 is twice as large
+        ([nn.SELU(), nn.Tanh()], False),  # none is recommended for it: any will do
+        ([nn.GELU(), nn.Tanh()], True),  # not one of the functions it knows
+        ([], False),
+    ],
+)
+def test_initial_weights_are_those_of_the_first_function(functions: list[nn.Module], fires: bool) -> None:
+    layer = nn.Linear(64, 512)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -1.0]).repeat(16384).view(512, 64) / 8)  # a variance of 1 / 64
+    found = [f.rule for f in weight_rules(nn.Sequential(layer, *functions), 0.1, torch_initialization=False)]
+    assert found == ["large initial weights"] * fires
+
+
+@pytest.mark.parametrize(
     ("first", "fires"),
     [
-        ([2.3] * 12, True),
-        ([2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.5, 1.2, 0.9, 0.6, 0.4, 0.2], False),  # falls by 10 % and more five times
-        ([2.3, 2.2, 2.3, 1.2, 2.4, 1.1, 2.5, 1.0, 2.4, 1.2, 2.2, 1.0], False),
-        ([2.3, 2.2, 2.2], False),  # too short to tell
-        ([2.3, *[0.0] * 11], False),  # learnt by heart: the original stops at a loss of exactly 0
-        ([*[2.3] * 11, math.nan], False),  # a loss that is not finite stands for its epoch
+        ([2.3] * 50, True),
+        ([2.3] * 49, False),  # shorter than what the original trains
+        ([*[2.3] * 50, *[0.1] * 50], True),  # and it trains no longer
+        ([*[2.3] * 25, *[2.0] * 25], False),  # a variance of 0.02
+        ([*[0.5] * 5, *[2.3] * 45], True),  # five epochs to warm up
+        ([*[0.5] * 6, *[2.3] * 44], False),  # a variance of 0.07
+        ([2.0, 1.9, 1.6, 1.4, 1.2, *[1.0] * 45], False),  # gains of 19, 14, 17 and 20 % use up 1, 1, 1 and 2 of five
+        ([2.0, 1.9, 1.6, 1.4, 1.2, 1.2, *[1.0] * 44], True),  # it starts anew in between
+        ([2.3, 2.2, *[2.3, 1.2] * 24], False),
+        ([2.3, *[0.0] * 49], False),  # learnt by heart: the original stops at a loss of exactly 0
+        ([*[2.3] * 49, math.nan], False),  # a loss that is not finite stands for its epoch
     ],
 )
 def test_corrupted_labels_leave_a_loss_that_stands_still(first: list[float], fires: bool) -> None:
@@ -144,64 +190,6 @@ def test_loss_that_takes_no_copies_is_compared_with_a_guess_all_the_same() -> No
     assert [f.rule for f in loss_rules(program, "classification", 10, LIMITS)] == ["poor initial loss"]
 
 
-# -- what is seen of a fit ---------------------------------------------------------------------------------------------
-
-
-def watched(model: nn.Module, batches: Iterable[torch.Tensor]) -> set[str]:
-    """Return what is said of a model that sees these batches and does not change."""
-    watcher, optimizer = Watcher(LIMITS), torch.optim.SGD(model.parameters(), lr=0.0)
-    for step, inputs in enumerate(batches):
-        watcher.before(model, optimizer, step)
-        outputs = model(inputs)
-        outputs.sum().backward()
-        watcher.gradients()
-        watcher.after(outputs, torch.zeros(len(inputs), dtype=torch.long), 1.0, 0.0, "classification")
-    return {f.rule for f in watcher.findings}
-
-
-def half_dead(layer: nn.Module, dead: int) -> nn.Module:
-    with torch.no_grad():
-        layer.weight.fill_(1.0)  # type: ignore[union-attr, operator]
-        layer.bias.zero_()[:dead] = -50.0  # type: ignore[union-attr, index, operator]
-    return nn.Sequential(layer, nn.ReLU())
-
-
-@pytest.mark.parametrize(("dead", "fires"), [(28, True), (12, False)])
-@pytest.mark.parametrize(
-    ("layer", "shape"),
-    [
-        (nn.Linear(4, 32), (8, 4)),
-        (nn.Linear(4, 32), (8, 10, 4)),  # places, then neurons
-        (nn.Conv1d(4, 32, 1), (8, 4, 10)),  # neurons, then places
-        (nn.Conv2d(4, 32, 1), (8, 4, 5, 5)),
-        (nn.ConvTranspose2d(4, 32, 1), (8, 4, 5, 5)),
-    ],
-)
-def test_neurons_are_in_the_axis_that_the_layer_before_made(
-    layer: nn.Module, shape: tuple[int, ...], dead: int, fires: bool
-) -> None:
-    said = watched(half_dead(layer, dead), [torch.rand(shape)] * 11)
-    assert ("dead layer" in said) == fires
-
-
-def test_places_where_all_neurons_are_silent_are_not_dead_neurons() -> None:
-    inputs = torch.rand(8, 10, 4)
-    inputs[:, 2:] = -1.0  # as padding may be
-    assert "dead layer" not in watched(half_dead(nn.Linear(4, 32), 0), [inputs] * 11)
-
-
-@pytest.mark.parametrize(("alive", "fires"), [((), True), ((3, 7), False)])
-def test_activations_of_ten_steps_are_judged_together(alive: tuple[int, ...], fires: bool) -> None:
-    batches = [torch.full((8, 4), 1.0 if step in alive else -1.0) for step in range(11)]
-    assert ("dead layer" in watched(half_dead(nn.Linear(4, 32), 0), batches)) == fires
-
-
-def test_activation_of_one_number_a_sample() -> None:
-    torch.manual_seed(0)  # of a few seeds the layer is dead in truth
-    model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0), nn.ReLU())
-    assert "dead layer" not in watched(model, [torch.randn(8, 4)] * 11)
-
-
 def test_error_that_cannot_be_told_is_none() -> None:
     model = nn.Linear(4, 2)
     program = untrained(torch.zeros(1), torch.rand(8, 3), 1.0)
@@ -211,6 +199,13 @@ def test_error_that_cannot_be_told_is_none() -> None:
 
 
 # -- the two modes -----------------------------------------------------------------------------------------------------
+
+
+class Dropping(nn.Module):
+    """Knows its mode without a layer that does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, 0.95, self.training)
 
 
 def modes(model: nn.Module) -> list[str]:
@@ -226,6 +221,10 @@ def test_modes_of_models() -> None:
     assert modes(sound) == []
     dropped = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.95), nn.ReLU(), nn.Linear(16, 3))
     assert "activations differ between modes 2" in modes(dropped)
-    silent = nn.Sequential(half_dead(nn.Linear(4, 16), 16), nn.Linear(16, 3))
-    assert "activations differ between modes 0.1" in modes(silent)  # constant activations: an alignment of 0
+    dead = nn.Linear(4, 16)
+    nn.init.constant_(dead.bias, -50.0)
+    silent = nn.Sequential(nn.Sequential(dead, nn.ReLU()), nn.Linear(16, 3))
+    assert modes(silent) == []  # has but one mode
+    assert "activations differ between modes 0.1" in modes(nn.Sequential(*silent, nn.Dropout(0.1)))  # an alignment of 0
+    assert "activations differ between modes None" in modes(Dropping())
     assert modes(nn.Sequential(nn.Unflatten(0, (20, 1)), sound)) == []  # takes 20 samples, not 60
