@@ -6,7 +6,7 @@ are numbers, settings of the program, or arithmetic on these.
 """
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,7 @@ DIMENSIONS = ("1d", "2d", "3d")
 KINDS = {
     "linear": "dense",
     **{f"conv{d}": "conv" for d in DIMENSIONS},
-    **{f"max{_}pool{d}": "maxpool" for d in DIMENSIONS for _ in ("", "_")},
-    **{f"max_pool{d}": "maxpool" for d in DIMENSIONS},
+    **{f"{a}max{_}pool{d}": "maxpool" for d in DIMENSIONS for a in ("", "adaptive", "adaptive_") for _ in ("", "_")},
     **{f"{a}avg{_}pool{d}": "avgpool" for d in DIMENSIONS for a in ("", "adaptive", "adaptive_") for _ in ("", "_")},
     **{f"batchnorm{d}": "batchnorm" for d in DIMENSIONS},
     **{f"{a}dropout{d}": "dropout" for d in ("", *DIMENSIONS) for a in ("", "alpha", "alpha_", "feature_alpha_")},
@@ -55,24 +54,18 @@ class Layer:
         function: its name in lower case, e.g. "conv2d"; of an activation the group, e.g. "relu" or "softmax".
         line: where it is built, or called if it is a function.
         name: what it is assigned to, e.g. "features.0"; empty for a function.
-        inputs, outputs, kernel: sizes, as far as they are known.
+        outputs: its width or filters, if that is known.
+        kernel: of a convolution, the size of the window along each axis, as far as it is known.
         bias: whether it adds one.
-        first: of a view or reshape, the size of the first axis it asks for.
-        follows: whether it takes what the layer before it in the list puts out, and nothing else.
-        passed: of the last in a module's list, whether what it puts out is what the module does.
     """
 
     kind: str
     function: str
     line: int
     name: str = ""
-    inputs: float | None = None
     outputs: float | None = None
-    kernel: float | None = None
+    kernel: tuple[float | None, ...] = ()
     bias: bool = False
-    first: float | None = None
-    follows: bool = True
-    passed: bool = True
 
 
 def called(node: ast.AST) -> str:
@@ -106,8 +99,8 @@ class Source:
         """Return what an expression amounts to, if that can be told; of a tuple, its first entry."""
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             return float(node.value)
-        if isinstance(node, ast.Name):
-            return sizes.get(node.id)
+        if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in sizes:
+            return sizes[ast.unparse(node)]
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config":
             value = self.config.get(node.attr)
             return float(value) if isinstance(value, (int, float)) else None
@@ -120,7 +113,9 @@ class Source:
             left, right = self.number(node.left, sizes), self.number(node.right, sizes)
             if left is None or right is None:
                 return None
-            if isinstance(node.op, (ast.Div, ast.FloorDiv)):
+            if isinstance(node.op, ast.Div):
+                return left / right if right else None
+            if isinstance(node.op, ast.FloorDiv):
                 return left // right if right else None
             results = {ast.Add: left + right, ast.Sub: left - right, ast.Mult: left * right}
             return results.get(type(node.op))  # type: ignore[call-overload]
@@ -148,12 +143,28 @@ class Source:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
                 name = node.targets[0].attr
                 parts[name] = self._built(node.value, sizes, prefix + name, depth)
-        return Calls(self, forward, parts).layers
+        return [layer for statement in forward.body for layer in self._calls(statement, parts)]
+
+    def _calls(self, node: ast.AST, parts: Mapping[str, list[Layer]]) -> list[Layer]:
+        """Return the layers that a part of ``forward`` calls; of a call, those in its arguments come first."""
+        layers: list[Layer] = []
+        if isinstance(node, ast.For) and isinstance(node.iter, ast.Attribute):
+            layers += parts.get(node.iter.attr, [])
+        for child in ast.iter_child_nodes(node):
+            layers += self._calls(child, parts)
+        if isinstance(node, ast.Call):
+            own, _, name = ast.unparse(node.func).partition("self.")
+            if not own and name in parts:
+                layers += parts[name]
+            elif called(node) in KINDS:
+                layers.append(replace(self.layer(node, {}), bias=False, outputs=None, kernel=()))
+        return layers
 
     def _built(self, node: ast.AST, sizes: Sizes, name: str, depth: int = 0) -> list[Layer]:
         """Return the layers that an expression builds."""
         if isinstance(node, (ast.List, ast.Tuple)):
-            return _joined([self._built(part, sizes, f"{name}.{i}", depth) for i, part in enumerate(node.elts)])
+            built = [self._built(part, sizes, f"{name}.{i}", depth) for i, part in enumerate(node.elts)]
+            return [layer for part in built for layer in part]
         if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
             return self._built(node.elt, sizes, f"{name}.0", depth)
         if isinstance(node, ast.Starred):
@@ -170,7 +181,7 @@ class Source:
         listed = (ast.List, ast.ListComp, ast.Starred)
         names = [name if isinstance(part, listed) else f"{name}.{i}" for i, part in enumerate(node.args)]
         built = [self._built(part, sizes, own.lstrip("."), depth) for part, own in zip(node.args, names, strict=True)]
-        return _joined(built)
+        return [layer for part in built for layer in part]
 
     def layer(self, node: ast.Call, sizes: Sizes, name: str = "") -> Layer:
         """Return the layer that a call builds, or that it is if it is a function's."""
@@ -178,94 +189,16 @@ class Source:
         kind = KINDS.get(function, "other")
         positions = POSITIONS.get(kind, ())
         given = dict(zip(positions, node.args, strict=False)) | {k.arg: k.value for k in node.keywords if k.arg}
-        inputs, outputs, kernel = (
-            self.number(given.get(p), sizes) for p in (*positions[:2], "kernel_size", "", "")[:3]
-        )
+        outputs = self.number(given.get(positions[1]), sizes) if positions else None
+        kernel = self._kernel(given.get("kernel_size"), int(function[-2]), sizes) if kind == "conv" else ()
         asked = given.get("bias")
         bias = bool(positions) and not (isinstance(asked, ast.Constant) and not asked.value)
-        return Layer(kind, NONLINEAR.get(function, function), node.lineno, name, inputs, outputs, kernel, bias)
+        return Layer(kind, NONLINEAR.get(function, function), node.lineno, name, outputs, kernel, bias)
 
-
-class Calls:
-    """The layers that a ``forward`` calls, and which of them take what the one called before puts out.
-
-    A name stands for what was assigned to it last. Where that differs between branches, or is made of several values or
-    by functions that are not known, it stands for nothing: then no layer follows.
-    """
-
-    def __init__(self, source: Source, forward: ast.FunctionDef, parts: Mapping[str, list[Layer]]) -> None:
-        self.source, self.parts, self.layers = source, parts, list[Layer]()
-        arguments = [a.arg for a in forward.args.args[1:]]
-        self.values: dict[str, int | None] = dict.fromkeys(arguments[:1], -1)  # the layer that made it, -1 for no layer
-        returned = [self._statement(statement) for statement in forward.body][-1:]
-        if self.layers and returned != [len(self.layers) - 1]:
-            self.layers[-1] = replace(self.layers[-1], passed=False)
-
-    def _statement(self, node: ast.AST) -> int | None:
-        """Read a statement; of one that returns a value, return the number of the layer that made it."""
-        if isinstance(node, ast.If):
-            self._value(node.test)
-            before, after = dict(self.values), []
-            for branch in (node.body, node.orelse):
-                self.values = dict(before)
-                for statement in branch:
-                    self._statement(statement)
-                after.append(self.values)
-            self.values = {name: made for name, made in after[0].items() if after[1].get(name) == made}
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            made = self._value(node.value) if node.value else None
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                names = target.elts if isinstance(target, ast.Tuple) else [target]
-                for i, name in enumerate(names):  # of a tuple, the first: states come second
-                    self.values[ast.unparse(name)] = None if i else made
-        elif isinstance(node, ast.Return) and node.value is not None:
-            return self._value(node.value)
-        else:
-            if isinstance(node, ast.For) and isinstance(node.iter, ast.Attribute):
-                self._call(self.parts.get(node.iter.attr, []), None)
-            for child in ast.iter_child_nodes(node):
-                self._statement(child) if isinstance(child, ast.stmt) else self._value(child)
-            if isinstance(node, (ast.AugAssign, ast.For)):
-                self.values.pop(ast.unparse(node.target), None)
-        return None
-
-    def _value(self, node: ast.AST) -> int | None:
-        """Call the layers in an expression, those of arguments first; return the number of the one that made it."""
-        if isinstance(node, ast.Name):
-            return self.values.get(node.id)
-        if not isinstance(node, ast.Call):
-            for child in ast.iter_child_nodes(node):
-                self._value(child)
-            return None
-        text, name = ast.unparse(node.func), called(node)
-        owner = self._value(node.func.value if isinstance(node.func, ast.Attribute) else node.func)
-        given = [self._value(argument) for argument in (*node.args, *node.keywords)]
-        taken = owner if owner is not None or not given else given[0]
-        if text.startswith("self.") and text.removeprefix("self.") in self.parts:
-            return self._call(self.parts[text.removeprefix("self.")], taken)
-        if name not in KINDS:
-            return None
-        layer = replace(self.source.layer(node, {}), bias=False, inputs=None, outputs=None, kernel=None)
-        if name in ("view", "reshape") and node.args:
-            layer = replace(layer, first=self.source.number(node.args[0], {}))
-        return self._call([layer], taken)
-
-    def _call(self, part: list[Layer], taken: int | None) -> int | None:
-        if not part:
-            return taken
-        follows = part[0].follows and taken == len(self.layers) - 1
-        self.layers += [replace(part[0], follows=follows), *part[1:]]
-        return len(self.layers) - 1 if part[-1].passed else None
-
-
-def _joined(parts: list[list[Layer]]) -> list[Layer]:
-    """Return the layers of parts that are called one after the other."""
-    layers: list[Layer] = []
-    for part in parts:
-        if part:
-            follows = part[0].follows and (not layers or layers[-1].passed)
-            layers += [replace(part[0], follows=follows), *part[1:]]
-    return layers
+    def _kernel(self, node: ast.AST | None, axes: int, sizes: Sizes) -> tuple[float | None, ...]:
+        """Return the size of a window along each axis; one number stands for all of them."""
+        parts: Sequence[ast.AST | None] = node.elts if isinstance(node, (ast.Tuple, ast.List)) else [node] * axes
+        return tuple(self.number(part, sizes) for part in parts)
 
 
 def _method(owner: ast.ClassDef, name: str) -> ast.FunctionDef | None:

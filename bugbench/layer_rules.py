@@ -1,17 +1,23 @@
 """NeuraLint's rules, asked of the layers, the loss and the loops of a program; ``neuralint`` has their table.
 
 Each function is one rule or a few of the same kind; the codes are those of ``grooveParser.py``, and what a rule asks is
-what its graph in ``DNN-metamodel.gps`` matches, also where its text says less or more.
+what its graph in ``DNN-metamodel.gps`` matches, also where its text says less or more. The graph's paths of ``next``
+are the layers in the order of their calls, as in the Python library of NeuraLint; a rule on two layers names the one at
+which the graph sets its flag.
 """
 
 import ast
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 
-from bugbench.layer_graph import NONLINEAR, Layer, Source, called
+from bugbench.layer_graph import DIMENSIONS, NONLINEAR, Layer, Source, called
 from bugbench.rule_table import Finding
 
-LEARNING, SPATIAL = ("dense", "conv"), ("conv", "maxpool")
+LEARNING = ("dense", "conv")
+BETWEEN = {"activation", "dropout", "batchnorm"}  # of which f025 wants one between convolution and pooling
+OVER_POSITIONS = ("mean", "amax")  # average pooling that flattens as well
+PERMUTED = ("permute", "transpose")
+# What does as Keras's Permute, Concatenate and UpSampling, which the parsers leave out of the graph.
+LEFT_OUT = (*PERMUTED, "cat", "concat", "stack", "interpolate", "upsample")
 # What a loss takes: outputs before or after the last activation, and which one that is.
 LOSSES = {
     **dict.fromkeys(("cross_entropy", "crossentropyloss"), ("before", "softmax")),
@@ -28,102 +34,103 @@ INITIALIZERS = (*CONSTANT[:3], *RANDOM, "kaiming_uniform_", "kaiming_normal_", "
 
 def network_rules(layers: list[Layer], deep: int) -> Iterator[Finding]:
     """Ask one network of dense and convolutional layers; ``deep``: so many layers that convolve or pool."""
-    for i, layer in enumerate(layers):
-        three = [x.kind for x in _next(layers, i, 3)]
-        hidden = layer.kind in LEARNING and any(x.kind in LEARNING for x in layers[i + 1 :])
+    nodes = _nodes(layers)
+    for i, layer in enumerate(nodes):
+        three = [x.kind for x in nodes[i + 1 : i + 4]]
+        hidden = layer.kind in LEARNING and any(x.kind in LEARNING for x in nodes[i + 1 :])
         if hidden and "activation" not in three:
             yield _found("f009 missing activation", f"no activation follows {layer.function}", layer)
         if layer.bias and "batchnorm" in three:
             yield _found("f005 useless bias", f"{layer.function} has a bias and batch norm after it", layer)
         if layer.kind == "dropout":
-            after = [x.kind for x in _next(layers, i, 2)]
             for code, kind in (
                 ("f006 dropout before batch norm", "batchnorm"),
                 ("f018 dropout before pooling", "maxpool"),
             ):
-                if after[:1] == [kind] or after == ["activation", kind]:
+                if three[:1] == [kind] or three[:2] == ["activation", kind]:
                     yield _found(code, f"{kind} comes after {layer.function}", layer)
-    yield from _double_activation(layers)
-    yield from _shapes(layers)
-    yield from _widths([x for x in layers if x.kind == "dense"], "outputs", 1, "f019 widening dense layers")
-    convolutions = [x for x in layers if x.kind == "conv"]
-    yield from _widths(convolutions, "outputs", -1, "f023 fewer filters")
-    yield from _widths(convolutions, "kernel", -1, "f016 smaller window")
-    yield from _pooling(layers, deep)
+    yield from _double_activation(nodes)
+    yield from _missing_flatten(layers)
+    yield from _sizes([x for x in nodes if x.kind == "dense"], "outputs", 1, "f019 widening dense layers")
+    yield from _sizes([x for x in nodes if x.kind == "conv"], "outputs", -1, "f023 fewer filters")
+    for axes in DIMENSIONS:  # the window of a conv1d and that of a conv2d are not compared
+        yield from _sizes([x for x in nodes if x.function == f"conv{axes}"], "kernel", -1, "f016 smaller window")
+    yield from _pooling(nodes, deep)
 
 
-def _double_activation(layers: list[Layer]) -> Iterator[Finding]:
-    """f003: two activations after a learning layer, and none between them."""
-    last: Layer | None = None
-    learnt = False
-    for layer in layers:
-        if layer.kind in LEARNING:
-            last, learnt = None, True
-        elif layer.kind == "activation" and learnt:
-            if last is not None:
-                yield _found("f003 double activation", f"{layer.function} after {last.function}", layer)
-            last = layer
+def _nodes(layers: list[Layer]) -> list[Layer]:
+    """Return the layers that are nodes of the graph: Flatten and Reshape are, norms but for batch norm are not.
 
-
-def _shapes(layers: list[Layer]) -> Iterator[Finding]:
-    """f001, f011, f014, f021: what can be told of shapes without the size of the input.
-
-    Widths are compared along a chain: where a layer takes something else than what the one before puts out, as after a
-    skip or in the second of two heads, what it gets is not known.
+    ``view``, ``squeeze`` and ``unsqueeze`` do what these two do.
     """
-    known: Layer | None = None
-    for i, layer in enumerate(layers):
-        if not layer.follows or layer.function == "glu" or (layer.kind == "other" and "norm" not in layer.function):
-            known = None
-        if layer.kind in SPATIAL:
-            window = layers[i + 1 : i + 4]
-            dense = next((j for j, x in enumerate(window) if x.kind == "dense"), None)
-            if dense is not None and not any(x.kind in ("reshape", "avgpool", *SPATIAL) for x in window[:dense]):
-                yield _found("f011 missing flatten", f"dense follows {layer.function}", layer)
-        if layer.kind == "reshape":
-            known = None
-            if layer.first is not None and layer.first > 1:
-                yield _found("f014 batch size in reshape", f"the first axis is to be {layer.first:g}", layer)
+    return [x for x in layers if x.kind != "other" and x.function not in LEFT_OUT]
+
+
+def _double_activation(nodes: list[Layer]) -> Iterator[Finding]:
+    """f003: after a layer that learns two activations, and none that learns before them."""
+    learner: Layer | None = None
+    active: list[str] = []
+    for layer in nodes:
         if layer.kind in LEARNING:
-            same = known is not None and known.kind == layer.kind
-            if same and None not in (known.outputs, layer.inputs) and known.outputs != layer.inputs:  # type: ignore[union-attr]
-                sizes = f"{known.outputs:g} outputs, then {layer.inputs:g} inputs"  # type: ignore[union-attr]
-                yield _found("f001 mismatched shapes", sizes, layer)
-            known = layer
+            learner, active = layer, []
+        elif layer.kind == "activation" and learner is not None:
+            active.append(layer.function)
+            if len(active) == 2:
+                yield _found("f003 double activation", f"{active[1]} after {active[0]}", learner)
 
 
-def _widths(layers: list[Layer], size: str, sign: int, code: str) -> Iterator[Finding]:
-    """f016, f019, f023: a later layer with a larger (sign 1) or smaller (-1) size than one before it."""
+def _missing_flatten(layers: list[Layer]) -> Iterator[Finding]:
+    """f011: a dense layer among the three after one that convolves or pools, and nothing that flattens between them.
+
+    Axes in another order count as that, though the graph leaves them out: PyTorch's dense layer takes the last axis,
+    and who has put the channels there forgot nothing.
+    """
+    for i, layer in enumerate(layers):
+        if layer.kind not in ("conv", "maxpool", "avgpool") or layer.function in OVER_POSITIONS:
+            continue
+        dense = next((j for j in range(i + 1, len(layers)) if layers[j].kind == "dense"), None)
+        between = layers[i + 1 : dense]
+        nodes = _nodes(between)
+        flat = any(x.kind == "reshape" for x in nodes) or any(x.function in OVER_POSITIONS + PERMUTED for x in between)
+        if dense is not None and not flat and len(nodes) < 3:
+            yield _found("f011 missing flatten", f"dense follows {layer.function}", layer)
+
+
+def _sizes(layers: list[Layer], size: str, sign: int, code: str) -> Iterator[Finding]:
+    """f016, f019, f023: of a layer and one after it, the latter has a larger (sign 1) or smaller (-1) size.
+
+    Windows have a size along each axis: one of them is enough.
+    """
     for i, first in enumerate(layers):
         for later in layers[i + 1 :]:
             a, b = getattr(first, size), getattr(later, size)
-            if a is not None and b is not None and sign * (b - a) > 0:
-                yield _found(code, f"{size} of {a:g}, later {b:g}", later)
+            pairs = list(zip(a, b, strict=False)) if isinstance(a, tuple) else [(a, b)]
+            for one, other in pairs:
+                if None not in (one, other) and sign * (other - one) > 0:
+                    yield _found(code, f"{size} of {one:g}, later {other:g}", first)
 
 
-def _pooling(layers: list[Layer], deep: int) -> Iterator[Finding]:
-    """f002, f025, f026, f027: convolutions that no pooling follows; and in deep networks their blocks."""
-    is_deep = sum(x.kind in ("conv", "maxpool", "avgpool") for x in layers) >= deep
-    for i, layer in enumerate(layers):
+def _pooling(nodes: list[Layer], deep: int) -> Iterator[Finding]:
+    """f002, f025, f027: convolutions that no pooling follows; in deep networks, no max-pooling, or it follows each."""
+    is_deep = sum(x.kind in ("conv", "maxpool", "avgpool") for x in nodes) >= deep
+    lacking: list[Layer] = []
+    ineffective: list[Layer] = []
+    for i, layer in enumerate(nodes):
         if layer.kind != "conv":
             continue
-        rest = [x.kind for x in layers[i + 1 :]]
+        rest = [x.kind for x in nodes[i + 1 :]]
         if "maxpool" not in rest:
-            if "avgpool" not in rest:
-                yield _found("f002 lack of pooling", "no pooling after this convolution", layer)
-            elif is_deep:
-                yield _found("f027 ineffective pooling", "no max-pooling after this convolution", layer)
-        stop = next((j for j, kind in enumerate(rest) if kind in SPATIAL), len(rest))
-        alone = not any(x.kind == "conv" for x in layers[max(i - 2, 0) : i])
-        after = rest[stop + 1] if stop + 1 < len(rest) else "dense"  # the graph needs a layer that is neither
-        if is_deep and alone and rest[stop : stop + 1] == ["maxpool"] and after not in ("dense", "reshape"):
+            (ineffective if "avgpool" in rest else lacking).append(layer)
+        block = rest[: rest.index("conv")] if "conv" in rest else rest
+        # A last pooling is no matter, nor one before a dense or flatten layer; a reshape may be either.
+        pools = [j for j, kind in enumerate(block) if kind == "maxpool" and BETWEEN & set(block[:j])]
+        inside = any(rest[j + 1 : j + 2] not in ([], ["dense"], ["reshape"]) for j in pools)
+        if is_deep and inside and all(x.kind != "conv" for x in nodes[max(i - 2, 0) : i]):
             yield _found("f025 too much pooling", "one convolution between two poolings", layer)
-    if is_deep:
-        blocks = [x for x in layers if x.kind in SPATIAL]
-        for a, b in pairwise(blocks):
-            known = a.kind == b.kind == "conv" and None not in (a.outputs, b.outputs, a.kernel, b.kernel)
-            if known and (a.outputs, a.kernel) != (b.outputs, b.kernel):
-                yield _found("f026 uneven block", f"{a.outputs:g} filters, then {b.outputs:g}", b)
+    for layer in lacking:
+        yield _found("f002 lack of pooling", "no pooling after this convolution", layer)
+    for layer in ineffective if is_deep and not lacking else ():  # the graph of f027 wants f002 not to have fired
+        yield _found("f027 ineffective pooling", "no max-pooling after this convolution", layer)
 
 
 def loss_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
@@ -151,9 +158,9 @@ def loss_rules(source: Source, layers: list[Layer]) -> Iterator[Finding]:
                 yield Finding("f015 width of the loss", f"{text} of width {width:g}", line=line)
             if moment == "before" and wanted == "softmax" and width == 1:
                 yield Finding("f015 width of the loss", f"{text} of width 1", line=line)
-            if moment == "after" and not last and wanted == "softmax" and width != 1:
+            if moment == "after" and last != wanted == "softmax" and width != 1:
                 yield Finding("f008 missing softmax", text, line=line)
-            if moment == "after" and not last and wanted == "sigmoid" and width in (None, 1):
+            if moment == "after" and last != wanted == "sigmoid" and width in (None, 1):
                 yield Finding("f012 missing sigmoid", text, line=line)
             if moment == "after" and last and last != wanted:
                 yield Finding("f020 wrong activation for the loss", text, line=line)
@@ -254,11 +261,6 @@ def _reached(node: ast.AST, source: Source, seen: tuple[str, ...] = ()) -> list[
 def _trains(calls: list[ast.Call]) -> bool:
     steps = [c for c in calls if called(c) == "step" and "sched" not in ast.unparse(c.func).lower()]
     return bool(steps) and any(called(c) == "backward" for c in calls)
-
-
-def _next(layers: list[Layer], i: int, count: int) -> list[Layer]:
-    """Return the layers after one; what only changes the shape is no layer of the meta-model's paths."""
-    return [x for x in layers[i + 1 :] if x.kind != "reshape"][:count]
 
 
 def _found(rule: str, text: str, layer: Layer) -> Finding:

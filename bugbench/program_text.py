@@ -9,14 +9,21 @@ from typing import Any
 
 from bugbench.keras_view import ACTIVATIONS as MODULE_ACTIVATIONS
 from bugbench.keras_view import WEIGHTED
+from bugbench.layer_graph import KINDS, Source
+from bugbench.program_values import Values, assigned, last_part
 
 ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid"}
 ACTIVATIONS |= {"hardtanh", "hardswish", "softplus", "softsign"}
 MODULES = {"F", "torch", "functional", "nn.functional", "torch.nn.functional"}
 PASSING = ("norm", "drop", "pool", "flatten", "view", "reshape", "squeeze", "contiguous", "float")  # leave it linear
-OF_PROBABILITIES = {"nll_loss", "NLLLoss", "binary_cross_entropy", "BCELoss"}  # losses that apply no softmax or sigmoid
-PROBABILITIES = {"softmax", "log_softmax", "sigmoid", "logsigmoid"}
-PROBABILITIES |= {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
+DROPOUT = ("dropout", "dropout1d", "dropout2d", "dropout3d")
+AS_GIVEN = {  # PyTorch's losses, in lower case without "_", less those that apply a softmax or sigmoid of their own
+    *("nllloss", "binarycrossentropy", "bceloss", "kldiv", "kldivloss", "ctcloss", "poissonnllloss", "gaussiannllloss"),
+    *("mseloss", "l1loss", "smoothl1loss", "huberloss", "multimarginloss", "multilabelmarginloss"),
+    *("hingeembeddingloss", "cosineembeddingloss", "marginrankingloss", "tripletmarginloss"),
+    "tripletmarginwithdistanceloss",
+}
+KEEPING = {"log", "clamp", "clamp_min", "contiguous", "float"}  # what may stand between a softmax and the loss
 
 
 def activated(source: str, kinds: Mapping[str, str] | None = None) -> dict[str, bool]:
@@ -75,17 +82,12 @@ def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str], 
         return set()
     seen.add(id(node))
     if isinstance(node, ast.Name):
-        before = [n for n in ast.walk(function) if isinstance(n, ast.stmt) and (n.end_lineno or 0) < node.lineno]
-        made = [n for n in before if isinstance(n, ast.Assign) and any(_is(t, node.id) for t in n.targets)]
-        last = max(made, key=lambda n: n.lineno, default=None)
-        since, values = (last.lineno, [last.value]) if last else (0, [])
-        added = [n for n in before if isinstance(n, ast.AugAssign) and _is(n.target, node.id)]
-        values += [n.value for n in added if n.lineno > since]
-        return {path for value in values for path in _makers(value, function, kinds, seen)}
+        values, added = assigned(node.id, function, node.lineno)
+        return {path for value in values + added for path in _makers(value, function, kinds, seen)}
     if not isinstance(node, ast.Call):
         parts = (part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr))
         return {path for part in parts for path in _makers(part, function, kinds, seen)}
-    path, name = _path(node), getattr(node.func, "attr", getattr(node.func, "id", "")).lower()
+    path, name = _path(node), last_part(node).lower()
     own = [kinds[layer] for layer in reached(path, kinds)]
     if path and (not kinds or any(kind.startswith(WEIGHTED) for kind in own)):
         return {path}
@@ -93,32 +95,62 @@ def _makers(node: ast.AST, function: ast.FunctionDef, kinds: Mapping[str, str], 
     return {p for value in _given(node) for p in _makers(value, function, kinds, seen)} if passes else set()
 
 
-def _is(node: ast.expr, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
 def dropout_rates(source: str, config: Mapping[str, Any]) -> list[float]:
-    """Return the rates that are numbers in the text, or names of settings such as ``config.dropout``."""
-    rates = []
-    for call, name in _calls(ast.parse(source)):
-        if name.lower().startswith(("dropout", "alphadropout", "featurealphadropout")):
+    """Return the rates of dropout in the text, as far as they are numbers, names of these, or arithmetic on them."""
+    values, rates = Values(Source(source, config)), set[float]()
+    for call in values.calls:
+        name = last_part(call)
+        if name.lower() in DROPOUT and not _path(call):  # a layer that is called was built elsewhere
             given = [k.value for k in call.keywords if k.arg == "p"] or call.args[name[0].islower() :][:1]
-            for value in given:
-                number = (
-                    value.value if isinstance(value, ast.Constant) else config.get(ast.unparse(value).split(".")[-1])
-                )
-                rates += [float(number)] if isinstance(number, (int, float)) else []
-    return rates
+            rates |= {rate for value in given for rate in values.numbers(value)}
+    return sorted(rates)
 
 
-def takes_raw_scores_for_probabilities(source: str) -> bool:
-    """Tell whether a loss of probabilities is called, and nothing in the program makes any."""
-    names = {name for _, name in _calls(ast.parse(source))}
-    return bool(names & OF_PROBABILITIES) and not names & PROBABILITIES
+def loss_without_softmax(source: str, config: Mapping[str, Any]) -> str:
+    """Return the name of a loss that applies no softmax and gets the output of none; empty if there is none.
+
+    Softmax is what has it in its name, and comes last in a network or makes the argument of the loss; between them
+    there may be a logarithm, a bound, a change of shape.
+    """
+    program = Source(source, config)
+    endings = ([layer for layer in layers if layer.kind != "reshape"][-1:] for layers in program.networks())
+    if any(layer.function == "softmax" for ending in endings for layer in ending):
+        return ""
+    values = Values(program)
+    origins = {id(call): values.origins(call.func) for call in (*values.calls, *values.idle)}
+    used = {id(made) for behind in origins.values() for made in behind}
+    own = {function.name for function in values.functions}
+    for call in values.calls:
+        if id(call) in used:  # a loss that is an object: asked where it is called
+            continue
+        names = [last_part(origin) for origin in origins[id(call)]]
+        losses = [name for name in names if name not in own and name.lower().replace("_", "") in AS_GIVEN]
+        given = [k.value for k in call.keywords if k.arg == "input"] or call.args[:1]
+        if losses and not any(_is_softmax(value, values, set()) for value in given):
+            return losses[0]
+    return ""
+
+
+def _is_softmax(node: ast.expr, values: Values, seen: set[int]) -> bool:
+    """Tell whether a value is the output of a softmax; of several that it may be, one is enough."""
+    if id(node) in seen:
+        return False
+    seen.add(id(node))
+    parts = values.behind(node)
+    if isinstance(node, ast.Call):
+        names = [last_part(node), *(last_part(origin) for origin in values.origins(node.func))]
+        if any("softmax" in name.lower() for name in names if name not in values.source.classes):
+            return True
+        parts += _given(node) if names[0] in KEEPING or KINDS.get(names[0]) == "reshape" else []
+    elif isinstance(node, ast.Subscript):
+        parts.append(node.value)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts += [node.left, node.right]
+    return any(_is_softmax(part, values, seen) for part in parts)
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
     """Yield each call, and the last part of what is called."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield node, getattr(node.func, "attr", getattr(node.func, "id", ""))
+            yield node, last_part(node)

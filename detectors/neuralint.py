@@ -10,9 +10,7 @@ from bugbench.rule_table import answer
 # Rule: the faults it points at, the likeliest first. A family stands where a rule is advice on design and has no fault
 # of its own. Of several rules that fire, those further up are named first.
 RULES = {
-    "f001 mismatched shapes": ("shape_mismatch",),
     "f011 missing flatten": ("shape_mismatch",),
-    "f014 batch size in reshape": ("hardcoded_batch_size",),
     "f022 no main loop": ("missing_step", "training_loop"),
     "f007 initialized again": ("reinit_each_epoch",),
     "f004 constant initialization": ("zero_init",),
@@ -20,7 +18,7 @@ RULES = {
     "f015 activation before the loss": ("activation_on_logits",),
     "f008 missing softmax": ("nll_on_logits",),
     "f012 missing sigmoid": ("nll_on_logits", "loss"),
-    "f017 softmax of one output": ("softmax_dim", "activation_on_logits"),
+    "f017 softmax of one output": ("activation_on_logits", "softmax_dim"),  # "wrong last layer activation"
     "f020 wrong activation for the loss": ("nll_on_logits", "activation_on_logits"),
     "f009 missing activation": ("missing_nonlinearity",),
     "f015 width of the loss": ("loss",),
@@ -35,7 +33,6 @@ RULES = {
     "f016 smaller window": ("model",),
     "f002 lack of pooling": ("model",),
     "f025 too much pooling": ("model",),
-    "f026 uneven block": ("model",),
     "f027 ineffective pooling": ("model",),
 }
 
@@ -49,16 +46,20 @@ class Neuralint(Detector):
     are 27 there) and DNN-metamodel.gps/check*.gpr for what each graph matches. Changed for PyTorch:
 
     * The meta-model knows dense and convolutional networks. Others are asked of their initializers and loops alone.
-    * Sizes (f001, f016, f019, f023, f026) where the source and the settings tell them. f011, f014 with f021: a dense
-      layer within three of a spatial one with nothing between that flattens; a batch size written into a reshape.
-      f013, windows larger than what they look at, needs the size of the input: left out.
+    * Left out: f014 and f026, which the grammar switches off (checkMismatchBatch-1.gpr, checkDisPoolAsymmBlock-2.gpr);
+      f001, which compares numbers of axes that both parsers hand on from layer to layer (set_input_size), so that no
+      program breaks it; f013 and f021, which need the size of the input.
+    * f016, f019, f023: sizes where the source and the settings tell them.
+    * view, squeeze and unsqueeze stand for Flatten and Reshape; in f011, permute and a mean over the positions too.
+    * f009 asks layers before another that learns; its graph asks all but the very last, which here may be a reshape.
     * Weights and biases are drawn when a layer is built. So f010, no initializer, never holds; f004 and f024 see what
       the program sets by hand; f007 is an initializer called in a training loop that does not build its model.
     * f022, the main loop, needs backward and an optimizer's step in it, the two halves of TensorFlow's train_op.
     * f008, f012, f015, f017 and f020 read which input a loss takes from its name. What is applied to the outputs in
       the functions that call it counts as the last activation. With several networks these rules are silent.
-    * f002 is the published graph: every convolution must have a pooling somewhere after it; a mean over the positions
-      is one. f026 is the rule's text: its graph matches every deep network of more than one width.
+    * f002 asks every convolution what its graph asks those in 2-D: a pooling somewhere after it; a mean over the
+      positions is one. The graphs for 1-D and 3-D look for "max_pooling1d", which the Keras parser writes
+      "maxpooling1d": there the published rule fires whatever follows.
 
     Most rules are advice on design and name no fault: these answer with the family, after all that name one.
     """

@@ -8,7 +8,7 @@ import pandas as pd
 from bugbench.detector import Detector, Diagnosis, Suspect, Trace
 from bugbench.keras_causes import inputs_beyond
 from bugbench.keras_view import ACTIVATIONS, WEIGHTED, by_model, called, epoch_logs
-from bugbench.program_text import activated, dropout_rates, reached, takes_raw_scores_for_probabilities
+from bugbench.program_text import activated, dropout_rates, loss_without_softmax, reached
 
 # umserver/errors.py, ERROR_KEYS: how grave each message calls itself, and the faults that its advice would undo
 FAULTS = {
@@ -31,28 +31,27 @@ Message = tuple[str, str, str | None]  # a key of FAULTS, what was seen, the lay
 class Umlaut(Detector):
     """UMLAUT (Schoop, Huang & Hartmann, CHI 2021), ported from BerkeleyHCI/umlaut, umlaut/heuristics.py.
 
-    All messages are answers, the gravest first. Before training (run_pretrain_heuristics):
+    All messages are answers: of 113 healthy models 103 get one in DeepDiagnosis's records (DeepDiagnosis/ICSE2022).
+    Before training (run_pretrain_heuristics), and from input_normalization on after each epoch (run_epoch_heuristics):
 
-    - no_softmax: a loss of probabilities gets none; missing_activations: a Dense or convolution but the last without an
-      activation; activation_final_layer: the last has one other than softmax; high_dropout_rate: above ``dropout``.
-
-    After each epoch (run_epoch_heuristics):
-
+    - no_softmax: none comes last and the loss applies none; asked of every loss, that of a regression too;
+    - missing_activations: a Dense or convolution but the last without an activation; activation_final_layer: the last
+      has one other than softmax; high_dropout_rate: above ``dropout``;
     - input_normalization: inputs beyond [-1, 1]; input_wrong_shape: images that are not square; nan_input: NaN in loss
       and inputs; lr_high, lr_low: above 0.01, below 1e-7;
     - overfitting: the validation loss rises within an epoch, the training loss does not;
     - overconfident_val: from epoch 3, validation accuracy above 0.95, or above training accuracy by more than 0.05.
 
-    UMLAUT flags nearly every healthy model (109 of 113 in the authors' data), since standardised inputs leave [-1, 1].
-
-    Changed: inputs of all training steps looked at are taken, the source has the last batch of an epoch. In Keras an
-    activation is an argument; here it is a layer before the model's next Dense, convolution or recurrent layer is
-    called, or a call around the layer, its norm, dropout or pooling in the text of ``forward``. Where that is given
-    what no layer of the class made, or two classes differ in a layer of one name, rules on activations are silent.
-    Projections of attention have none, and are flagged as in Keras. PyTorch's cross-entropy takes raw scores
-    (from_logits), so that no_softmax is asked of losses that do not. Dropout rates are read in the text and the
-    settings. Left out: inputs that are no floats; the source's own callback makes them floats first, so that its rule
-    never holds. Token indices count as inputs, as there. Curves are not seen before an epoch is evaluated.
+    Changed: the gravest comes first, on UMLAUT's page the latest epoch (umserver/callbacks.py). Inputs are those of all
+    training steps looked at; the source has the model's last call, in validation if there is any. An epoch ends when it
+    is evaluated. In Keras an activation is an argument; here it is a layer before the model's next Dense, convolution
+    or recurrent layer is called, or a call around the layer, its norm, dropout or pooling in the text of ``forward``.
+    Where that is given what no layer of the class made, or two classes differ in a layer of one name, rules on
+    activations are silent. Projections of attention have none, and are flagged as in Keras. Of softmax the source wants
+    a layer, and flags an argument; in PyTorch it is a layer or a call, both taken for a layer whatever the loss. Losses
+    asked are PyTorch's own, less those on raw scores (from_logits); a softmax around what they get comes last, too.
+    Dropout rates are read in text and settings. Left out: inputs that are no floats, which the source's own callback
+    makes floats first, so that its rule never holds. Token indices count as inputs, as there.
     """
 
     access = {"tensors", "data", "source"}
@@ -66,7 +65,8 @@ class Umlaut(Detector):
     ahead: float = 0.05
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        found = [*self._model(trace), *self._inputs(trace), *self._curves(trace, epoch_logs(trace))]
+        found, logs = list(self._model(trace)), epoch_logs(trace)
+        found += [*self._inputs(trace), *self._curves(trace, logs)] if len(logs) else []
         messages = {name: (text, layer) for name, text, layer in reversed(found)}  # the first of each kind
         return Diagnosis(
             Suspect(fault, FAULTS[name][0] / (i + 1), f"{name}: {messages[name][0]}", layer=messages[name][1])
@@ -76,10 +76,11 @@ class Umlaut(Detector):
         )
 
     def _model(self, trace: Trace) -> Iterator[Message]:
-        if takes_raw_scores_for_probabilities(trace.source):
-            yield "no_softmax", "the loss takes probabilities, and nothing makes any", None
-        activating = activated(trace.source, called(trace))
-        for layers in by_model(trace):
+        models, activating = by_model(trace), activated(trace.source, called(trace))
+        ends = any("Softmax" in kind for layers in models for kind in list(layers.values())[-1:])
+        if not ends and (loss := loss_without_softmax(trace.source, trace.config)):
+            yield "no_softmax", f"{loss} applies no softmax, and none comes last", None
+        for layers in models:
             functions = {name: sure for path, sure in activating.items() for name in reached(path, layers)}
             names = [name for name, kind in layers.items() if kind.startswith(WEIGHTED) or kind in ACTIVATIONS]
             for name, after in pairwise(names):
@@ -89,8 +90,7 @@ class Umlaut(Detector):
             for name in [name for name in layers if "Softmax" not in layers[name]][-1:]:
                 if layers[name] in ACTIVATIONS or functions.get(name):
                     yield "activation_final_layer", f"an activation comes last, at {name} ({layers[name]})", name
-        rates = [rate for rate in dropout_rates(trace.source, trace.config) if rate > self.dropout]
-        if rates:
+        if rates := [rate for rate in dropout_rates(trace.source, trace.config) if rate > self.dropout]:
             yield "high_dropout_rate", f"a dropout rate is {max(rates):g}", None
 
     def _inputs(self, trace: Trace) -> Iterator[Message]:

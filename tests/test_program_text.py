@@ -1,7 +1,7 @@
 """What is read in the text of a program: activations, dropout, losses."""
 
 import pytest
-from bugbench.program_text import activated, dropout_rates, reached, takes_raw_scores_for_probabilities
+from bugbench.program_text import activated, dropout_rates, loss_without_softmax, reached
 
 
 def test_activations_in_the_text_of_forward():
@@ -63,7 +63,132 @@ def test_dropout_rates_in_the_text():
     assert dropout_rates(source, {"drop": 0.4}) == [0.1, 0.2, 0.3, 0.4]
 
 
-def test_losses_in_the_text():
-    assert takes_raw_scores_for_probabilities("criterion = nn.NLLLoss()")
-    assert not takes_raw_scores_for_probabilities("criterion = nn.NLLLoss()\nout = x.log_softmax(1)")
-    assert not takes_raw_scores_for_probabilities("F.binary_cross_entropy_with_logits(x, y)")
+@pytest.mark.parametrize(
+    ("rate", "found"),
+    [
+        ("1 - config.drop", [0.75]),
+        ("1 - drop", [0.75]),  # nothing in the text gives it a value
+        ("config.drop / 2", [0.125]),
+        ("(1 - 0.5) * config.drop", [0.125]),
+        ("2 * -config.drop + 1", [0.5]),
+        ("config.other", []),
+        ("min(config.drop, 0.5)", []),  # no arithmetic
+        ("KEEP", [0.375]),
+        ("1 - p", [0.25, 0.5]),  # 0.75 and the default
+        ("1 - self.rate", [0.625]),
+        ("summed", []),  # something was added to it
+        ("0.125 if wide else q", [0.125, 0.875]),
+    ],
+)
+def test_arithmetic_on_dropout_rates(rate, found):
+    source = f"""
+KEEP = 0.375
+
+class Block(nn.Module):
+    def __init__(self, width, p=0.5, *, q=0.875):
+        self.rate = KEEP
+        summed = 0.25
+        summed += 0.5
+        self.drop = nn.Dropout({rate})
+
+class Net(nn.Module):
+    def __init__(self, drop_rate):
+        self.blocks = nn.Sequential(Block(8, 1 - drop_rate), Block(8))
+
+net = Net(config.drop)
+"""
+    assert dropout_rates(source, {"drop": 0.25}) == found
+
+
+def test_a_rate_that_is_doubled_often():
+    source = "def build(p):\n" + 60 * "    p = p + p\n" + "    return nn.Dropout(p)\n\nbuild(2**0)\nbuild(1)\n"
+    assert dropout_rates(source, {}) == [2.0**60]  # not 2 ** 60 ways; powers are not read
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("criterion = nn.NLLLoss()", "NLLLoss"),
+        ("criterion = nn.NLLLoss()\ncriterion(x, y)", "NLLLoss"),
+        ("criterion = nn.NLLLoss()\ncriterion(x.log_softmax(1), y)", ""),
+        ("F.nll_loss(x, y)\nshares = F.softmax(x, 1)", "nll_loss"),  # which the loss does not get
+        ("x = nn.LogSoftmax(1)(x)\nF.nll_loss(x.flatten(0, 1), y)", ""),
+        ("F.nll_loss(torch.log(F.softmax(x, dim=1) + 1e-8)[:, -1], y)", ""),
+        ("F.nll_loss(F.softmax(x, dim=1) @ v, y)", "nll_loss"),
+        ("F.cross_entropy(x, y)", ""),
+        ("F.binary_cross_entropy_with_logits(x, y)", ""),
+        ("F.binary_cross_entropy(torch.sigmoid(x), y)", "binary_cross_entropy"),  # a sigmoid is no softmax
+        ("nn.MSELoss()(x, y)", "MSELoss"),
+        ("F.smooth_l1_loss(input=x, target=y)", "smooth_l1_loss"),
+        ("(x - y).square().mean()", ""),  # no loss of PyTorch's
+        ("self.l1(x)", ""),
+        ("with torch.no_grad():\n    error = F.l1_loss(x, y)", ""),  # nothing is trained by it
+    ],
+)
+def test_losses_in_the_text(source, name):
+    assert loss_without_softmax(source, {}) == name
+
+
+FUNCTIONS = """
+def loss_function(outputs, targets):
+    return F.nll_loss(outputs, targets)
+
+def train(model, inputs, targets):
+    outputs = model(inputs)
+    outputs = {change}
+    loss_function(outputs, targets).backward()
+
+def shares(scores):
+    return F.log_softmax(scores, dim=1)
+
+@torch.no_grad()
+def evaluate(model, inputs, targets):
+    return loss_function(F.log_softmax(model(inputs), dim=1), targets)
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("outputs", "nll_loss"),
+        ("F.log_softmax(outputs, 1)", ""),
+        ("shares(outputs)", ""),
+        ("relu(outputs)", "nll_loss"),
+    ],
+)
+def test_the_argument_of_a_loss_is_followed_to_those_who_call(change, name):
+    assert loss_without_softmax(FUNCTIONS.format(change=change), {}) == name
+
+
+NETWORK = """
+class Attention(nn.Module):
+    def __init__(self):
+        self.key = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return F.softmax(self.key(x), dim=-1) @ x
+
+class SoftmaxRegression(nn.Module):
+    def __init__(self):
+        self.attention = Attention()
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return {end}
+
+model = SoftmaxRegression()
+loss = F.nll_loss(model(inputs), targets)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        ("self.head(self.attention(x))", "nll_loss"),
+        ("F.log_softmax(self.head(self.attention(x)), dim=1)", ""),
+        ("torch.softmax(self.head(self.attention(x)), dim=1).squeeze(-1)", ""),
+        ("self.head(F.softmax(self.attention(x), dim=1))", "nll_loss"),
+    ],
+)
+def test_only_the_end_of_a_network_counts(end, name):
+    assert loss_without_softmax(NETWORK.format(end=end), {}) == name

@@ -28,7 +28,14 @@ HIGH = [0.5, 0.6, 0.7, 0.96]
         ({"layers": {"first": "Linear", "act": "ReLU", "last": "Linear", "end": "LogSoftmax"}}, []),
         ({"program": "loss = F.nll_loss(outputs, targets)"}, ["nll_on_logits"]),
         ({"program": "loss = F.nll_loss(F.log_softmax(outputs, 1), targets)"}, []),
+        ({"program": "loss = F.mse_loss(outputs, targets)"}, ["nll_on_logits"]),  # as the source says of a regression
+        ({"program": "loss = F.nll_loss(outputs, targets)",
+          "layers": {"first": "Linear", "act": "ReLU", "last": "Linear", "end": "LogSoftmax"}}, []),
+        ({"program": "loss = F.nll_loss(outputs, targets)",
+          "layers": {"first": "Linear", "attention": "Softmax", "last": "Linear"}}, ["nll_on_logits"]),
         ({"program": "layer = nn.Dropout(config.dropout)"}, ["excess_dropout"]),  # 0.6
+        ({"program": "layer = nn.Dropout(1 - config.dropout)"}, []),  # 0.4
+        ({"program": "layer = nn.Dropout(1 - config.dropout / 2)"}, ["excess_dropout"]),  # 0.7
         ({"program": "layer = nn.Dropout(0.5)"}, []),
         ({"inputs": (np.nan, np.nan), "loss": [np.nan] * 8}, ["nan_inputs"]),
         # all of them, the gravest first
@@ -38,6 +45,14 @@ HIGH = [0.5, 0.6, 0.7, 0.96]
 )  # fmt: skip
 def test_umlaut(own, expected, tmp_path):
     assert answers(Umlaut(), made_trace(tmp_path / "t", **{"acc": LEARNS, **own})) == expected
+
+
+def test_umlaut_asks_the_rules_of_an_epoch_at_its_end(tmp_path):
+    broken = {"inputs": (0.0, 255.0), "lr": 1.0, "layers": {"first": "Linear", "last": "Linear"}}
+    trace = made_trace(tmp_path / "t", acc=[0.5], **broken)
+    assert answers(Umlaut(), trace) == ["missing_nonlinearity", "missing_normalization", "lr_too_high"]
+    trace.metrics = trace.metrics.iloc[:0]  # it raised before the first epoch was evaluated
+    assert answers(Umlaut(), trace) == ["missing_nonlinearity"]
 
 
 def test_umlaut_knows_an_activation_that_is_a_function(tmp_path):
