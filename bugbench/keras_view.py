@@ -94,8 +94,8 @@ def compared(trace: Trace) -> dict[str, pd.DataFrame]:
 def latest(trace: Trace, kind: str, step: int) -> pd.DataFrame:
     """Return all statistics of the tensors of a kind, by name, at the last step looked at that is not after ``step``.
 
-    ``rms``, the root mean square, is the norm over the root of the size. ``size`` stands for the mean absolute value:
-    it is that where all values have one sign, else the root mean square, which is no less.
+    ``rms``, the root mean square, is the norm over the root of the size. ``size`` is the mean absolute value: that of
+    the mean where all values have one sign, else what it is of normal values with this mean and deviation.
     """
     steps, tables = _by_step(trace, kind)
     return tables[bisect_right(steps, step)]
@@ -106,10 +106,19 @@ def _by_step(trace: Trace, kind: str) -> tuple[list[float], list[pd.DataFrame]]:
     """Return the steps looked at, and :func:`latest` before the first of them, at it, at the second, ..."""
     rows = trace.layers[trace.layers["kind"] == kind].set_index("layer").drop(columns="kind").astype(float)
     rows["rms"] = np.hypot(rows["mean"], rows["std"])
-    rows["size"] = rows["rms"].where((rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs())
+    rows["size"] = _folded_mean(rows["mean"], rows["std"]).where(
+        (rows["min"] < 0) & (rows["max"] > 0), rows["mean"].abs()
+    )
     steps = sorted(set(rows["step"]))
     at = rows.drop(columns="step").groupby(rows["step"])
     return steps, [rows.iloc[:0].drop(columns="step"), *(at.get_group(step) for step in steps)]
+
+
+def _folded_mean(mean: pd.Series, std: pd.Series) -> pd.Series:
+    """Return the mean absolute value of values that are normal with this mean and deviation."""
+    z = mean / (std * math.sqrt(2))
+    folded = std * math.sqrt(2 / math.pi) * np.exp(-(z**2)) + mean * z.map(math.erf)
+    return folded.where(std > 0, mean.abs())
 
 
 def share_beyond(size: float, mean: float, std: float) -> float:

@@ -39,12 +39,12 @@ class Autotrainer(Detector):
     - not_converge: no accuracy of Theta, and no epoch's gain of delta (loss_issue). loss_issue: loss < 0.
     - abnormal_data: a layer but the last with mean absolute output >= omega_1 (layer_issue).
 
-    Changed: curves count from 30 % of the epochs on; the source begins a gap earlier, in short runs with the first
-    epoch. A trace cut short is taken for a whole run. Gradients are those of training batches in training mode, of the
-    last step looked at before a check, not of the first batch in test mode; sizes of tensors are solved for
-    (keras_view.sizes), and all alike if that fails. Where outputs have both signs, the root mean square stands for the
-    mean absolute value, which is no more. Left out: "improper activation" (rows of outputs that sum to above 1.1) and
-    the loss's name, since losses of PyTorch take raw scores. No accuracy in training: no "unstable"; none: no rule.
+    Changed: curves count from 30 % of the epochs on, as in the paper; the source begins a gap earlier, in short runs
+    with the first epoch, which never gains. A trace cut short is taken for a whole run. Gradients are those of training
+    batches in training mode, of the last step looked at before a check, not of the first batch in test mode; sizes of
+    tensors are solved for (keras_view.sizes), and all alike if that fails. Outputs of both signs are taken to be normal
+    for their mean absolute value. Left out, as losses of PyTorch take raw scores: the loss's name, and "improper
+    activation" (rows of outputs sum to above 1.1 or are NaN), what the source calls most losses of NaN or 1e3.
     """
 
     access = {"tensors"}

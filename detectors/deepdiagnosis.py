@@ -45,9 +45,9 @@ class Deepdiagnosis(Detector):
 
     Changed: outputs and gradients are those of the last training step looked at in an epoch, not of the first batch in
     test mode: an output differs from epoch to epoch unless a layer is stuck, and norms may have a mean of 0. Weights
-    and gradients are unchanged if deviation and extremes are, too. What sigmoid gets is taken to be normal; for mean
-    |g| stands the root mean square. The last epoch is the trace's; nothing is seen before the first evaluation. Left
-    out: scores without a softmax, right for PyTorch's losses; the change of a last linear layer.
+    and gradients are unchanged if deviation and extremes are, too. What sigmoid gets and gradients of both signs are
+    taken to be normal. The source's |w| is of another layer, and it raises at layers without just a kernel and a bias.
+    The last epoch is the trace's. Left out: scores without a softmax, right for PyTorch; a last linear layer's change.
     """
 
     access = {"tensors", "data"}
@@ -96,7 +96,7 @@ class Deepdiagnosis(Detector):
         for name in unchanged(past["activation"], self.window):
             yield "unchanged tensor", f"the output of {name}", name
         for what, window in (("loss", self.window), ("acc", self.patience)):
-            if what in logs:
+            if what in logs and not (what == "acc" and np.isnan(logs[what].iloc[-1])):  # an epoch may have no accuracy
                 value = float(logs[what].iloc[-1])
                 if not np.isfinite(value) or (what == "acc" and value == 0):
                     yield "invalid loss or accuracy", f"{what} {value:g}", None

@@ -25,7 +25,8 @@ TINY = {"mean": 0.0, "std": 9e-8}
         ({"first_gradient": {"zero_share": 0.9}, "last_gradient": {"zero_share": 0.4}}, "lr_too_low"),
         ({"act": {"mean": 10.0, "min": 0.0, "max": 30.0}}, "missing_normalization"),
         ({"act": {"mean": 9.9, "min": 0.0, "max": 30.0, "std": 9.0}}, "lr_too_low"),
-        ({"first": {"mean": 6.0, "std": 8.0}}, "missing_normalization"),  # both signs: the root of 36 + 64
+        ({"first": {"mean": 6.0, "std": 11.0}}, "missing_normalization"),  # both signs: 10.05, were they normal
+        ({"first": {"mean": 6.0, "std": 10.9}}, "lr_too_low"),  # 9.98
         ({"last": {"mean": 99.0, "min": 0.0}}, "lr_too_low"),  # the last layer is left alone
     ],
 )

@@ -46,6 +46,7 @@ SIGMOID = {"first": "Linear", "act": "Sigmoid", "last": "Linear"}
         ({"acc": [*TWELVE[:3], 0.0, *TWELVE[4:]]}, "optimizer", "acc 0"),
         ({"acc": [0.5] * 20}, "optimizer", "acc stands still at epoch 19"),
         ({"acc": [0.5] * 19}, None, ""),
+        ({"acc": [*TWELVE[:3], None, *TWELVE[4:]]}, None, ""),  # an epoch without one
     ],
 )
 def test_deepdiagnosis(own, first, text, tmp_path):

@@ -89,6 +89,20 @@ def test_an_accuracy_is_what_is_called_so(names, value, tmp_path):
     assert epoch_logs(Trace(tmp_path)).get("val_acc", pd.Series([None])).tolist() == [value]
 
 
+@pytest.mark.parametrize(
+    ("spread", "size"),
+    [
+        ({"mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0}, np.sqrt(2 / np.pi)),  # the half normal's mean
+        ({"mean": 2.0, "std": 1.0, "min": -1.0, "max": 5.0}, 2.0169814),  # scipy.stats.foldnorm.mean(2)
+        ({"mean": -2.0, "std": 1.0, "min": -5.0, "max": -0.1}, 2.0),  # of one sign: exact
+        ({"mean": 0.0, "std": 0.0, "min": -1e-30, "max": 1e-30}, 0.0),
+    ],
+)
+def test_mean_absolute_value(spread, size, tmp_path):
+    trace = made_trace(tmp_path / "t", acc=LEARNS, first=spread)
+    assert latest(trace, "activation", 10_000).loc["first", "size"] == pytest.approx(size)
+
+
 def test_sizes_are_alike_where_nothing_moves(tmp_path):
     trace = made_trace(tmp_path / "t", acc=LEARNS)
     assert set(sizes(trace).values()) == {1.0}
