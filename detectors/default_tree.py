@@ -1,6 +1,6 @@
 """After DEFault: is the run faulty, in which family, by which fault? A forest for each question."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,20 @@ from bugbench.run_statistics import run_statistics, table
 class DefaultTree(Detector):
     """Is it faulty? Of which family? By which fault? Forests on statistics of the run (after DEFault). It learns.
 
-    In the spirit of DEFault (Jahan et al., ICSE 2025), which asks in three levels too. From ``Fault_Detection.py`` and
-    ``default_tool/trainer.py``: missing numbers become the mean, each statistic is clipped to its first and 99th
-    percentile, a first forest of 100 trees chooses the 20 statistics that matter most, classes are balanced by
-    weight, and the size of the forests is of its search grid (50 trees, depth 10, 4 runs in a leaf), fixed for once.
+    In the spirit of DEFault (Jahan et al., ICSE 2025), which asks in three levels too. As in ``Fault_Detection.py``,
+    the ``Fault_Diagnosis_*.py`` beside it and ``default_tool/trainer.py``, each question has runs of its own to learn
+    from: missing numbers become their mean, each statistic is clipped to its first and 99th percentile, and a first
+    forest of 100 trees without limits chooses the 20 statistics that matter most to this question. Classes are balanced
+    by weight, as in its tool. The size of the second forest is of ``Fault_Detection.py``'s search grid (50 trees, depth
+    10, 4 runs in a leaf), fixed for once.
 
-    Changed: the statistics are those of :mod:`bugbench.run_statistics`; what DEFault measures of the machine (CPU, GPU
-    and memory in use) is no part of a trace. One forest tells the families apart, where DEFault has one for each of
-    seven categories. Its third level explains a layer by static features of a Keras model; here it names the fault,
-    among those of the family, from the same statistics. The threshold is one half, where its tool tunes one.
+    Changed: the statistics are those of :func:`bugbench.run_statistics.run_statistics`, a row for a run, where DEFault
+    has one for each epoch and takes the mean of what it says to them; what it measures of the machine (CPU, GPU and
+    memory in use) is no part of a trace. One forest tells the families apart, and the likeliest is taken, where DEFault
+    has a forest for each of seven categories, which it holds against healthy runs, and names all above a threshold. Its
+    third level explains a layer by static features of a Keras model; here it names the fault, among those of the
+    family, from the same statistics. The threshold is one half, where its tool tunes one. Statistics are not scaled to
+    unit variance, which forests do not feel.
     """
 
     access = {"tensors"}
@@ -44,35 +49,27 @@ class DefaultTree(Detector):
     def fit(self, examples: Sequence[tuple[Any, Label]]) -> dict[str, Any]:
         names = sorted({name for run, _ in examples for name in run})
         raw = table([run for run, _ in examples], names)
-        known = np.isfinite(raw).any(axis=0)
-        names, raw = [name for name, some in zip(names, known, strict=True) if some], raw[:, known]
-        mean, (low, high) = np.nanmean(raw, axis=0), np.nanpercentile(raw, [1, 99], axis=0)
-        rows = _cleaned(raw, mean, low, high)
         faulty = np.array([not label.control for _, label in examples])
         if faulty.all() or not faulty.any():
-            raise NotApplicable(f"all {len(rows)} runs of other workloads are {'faulty' if faulty[0] else 'healthy'}")
-        best = np.argsort(-self._grown(rows, faulty, self.first_trees).feature_importances_, kind="stable")[: self.kept]
-        rows = rows[:, best]
+            raise NotApplicable(f"all {len(raw)} runs of other workloads are {'faulty' if faulty[0] else 'healthy'}")
         families = np.array([label.family for _, label in examples])
         faults = np.array([label.fault for _, label in examples])
+        each = {family: families == family for family in np.unique(families[faulty])}
         return {
-            **{"names": [names[i] for i in best], "runs": len(rows), "mean": mean[best].tolist()},
-            **{"low": low[best].tolist(), "high": high[best].tolist()},
-            "faulty": self._level(rows, np.where(faulty, "faulty", "healthy")),
-            "family": self._level(rows[faulty], families[faulty]),
-            "fault": {f: self._level(rows[families == f], faults[families == f]) for f in np.unique(families[faulty])},
+            "runs": len(raw),
+            "faulty": self._level(raw, names, np.where(faulty, "faulty", "healthy")),
+            "family": self._level(raw[faulty], names, families[faulty]),
+            "fault": {family: self._level(raw[of], names, faults[of]) for family, of in each.items()},
         }
 
     def diagnose(self, trace: Trace) -> Diagnosis:
-        model = self.model
-        raw = table([self.extract(trace)], model["names"])
-        row = _cleaned(raw, *(np.array(model[name]) for name in ("mean", "low", "high")))[0]
-        faulty = _answer(model["faulty"], row)["faulty"]
+        model, run = self.model, self.extract(trace)
+        faulty = _answer(model["faulty"], run)["faulty"]
         if faulty < self.threshold:
             return HEALTHY
-        families = _answer(model["family"], row)
+        families = _answer(model["family"], run)
         family = max(families, key=lambda name: (families[name], name))
-        faults = _answer(model["fault"][family], row)
+        faults = _answer(model["fault"][family], run)
         ranked = sorted(faults, key=lambda name: (-faults[name], name))[: self.most]
         seen = f"{faulty:.0%} faulty by {model['runs']} runs of other workloads, {families[family]:.0%} of the family "
         return Diagnosis(
@@ -81,23 +78,36 @@ class DefaultTree(Detector):
             if faults[fault] > 0
         )
 
-    def _grown(self, rows: np.ndarray, target: np.ndarray, trees: int) -> Any:
+    def _level(self, raw: np.ndarray, names: Sequence[str], target: np.ndarray) -> dict[str, Any]:
+        """Learn to answer one question: choose its statistics, then grow a forest on them."""
         from sklearn.ensemble import RandomForestClassifier
 
-        forest = RandomForestClassifier(
-            trees, max_depth=self.depth, min_samples_leaf=self.leaf, class_weight="balanced", random_state=self.seed
-        )
-        return forest.fit(rows, target)
-
-    def _level(self, rows: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+        known = np.flatnonzero(np.isfinite(raw).any(axis=0))
+        mean, (low, high) = np.nanmean(raw[:, known], axis=0), np.nanpercentile(raw[:, known], [1, 99], axis=0)
+        rows = _cleaned(raw[:, known], mean, low, high)
         classes, numbers = np.unique(target, return_inverse=True)
-        return {"classes": classes.tolist(), "forest": plain_forest(self._grown(rows, numbers, self.trees))}
+        first = RandomForestClassifier(self.first_trees, class_weight="balanced_subsample", random_state=self.seed)
+        best = np.argsort(-first.fit(rows, numbers).feature_importances_, kind="stable")[: self.kept]
+        forest = RandomForestClassifier(
+            self.trees,
+            max_depth=self.depth,
+            min_samples_leaf=self.leaf,
+            class_weight="balanced_subsample",
+            random_state=self.seed,
+        )
+        return {
+            **{"classes": classes.tolist(), "names": [names[i] for i in known[best]], "mean": mean[best].tolist()},
+            **{"low": low[best].tolist(), "high": high[best].tolist()},
+            "forest": plain_forest(forest.fit(rows[:, best], numbers)),
+        }
 
 
 def _cleaned(raw: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.clip(np.where(np.isfinite(raw), raw, mean), low, high)
 
 
-def _answer(level: dict[str, Any], row: np.ndarray) -> dict[str, float]:
-    classes = level["classes"]
+def _answer(level: Mapping[str, Any], run: Mapping[str, float | None]) -> dict[str, float]:
+    """Return how likely each answer is."""
+    raw, classes = table([run], level["names"]), level["classes"]
+    row = _cleaned(raw, *(np.array(level[name]) for name in ("mean", "low", "high")))[0]
     return dict(zip(classes, map(float, forest_shares(level["forest"], row, len(classes))), strict=True))

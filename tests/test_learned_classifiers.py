@@ -1,79 +1,18 @@
-"""The classifiers that learn, and what they are made of: statistics of a run, plain trees."""
+"""The classifiers that learn, and the plain trees they are made of."""
 
 import json
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from breakable_program import Program
 from bugbench.detector import Diagnosis, Label, NotApplicable, Trace
 from bugbench.detectors.deepfd import Deepfd
 from bugbench.detectors.default_tree import DefaultTree
 from bugbench.plain_trees import forest_shares, plain_forest, plain_tree, tree_shares
 from bugbench.recorder import Recorder
-from bugbench.run_statistics import run_statistics, table
-from scipy import stats
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
-
-# -- statistics -----------------------------------------------------------------------------------------------------
-
-
-def test_eight_statistics_of_a_series_agree_with_scipy(tmp_path):
-    run = Recorder(tmp_path / "t", access=("curves", "tensors"))
-    losses = [3.0, 1.0, float("inf"), 2.0, 1.5, float("nan")]
-    for loss in losses:
-        run.log_batch("train", inputs=torch.ones(1), targets=torch.ones(1), outputs=torch.ones(1), loss=loss)
-    run.finish()
-    found = run_statistics(Trace(tmp_path / "t"))
-    finite = np.array([3.0, 1.0, 2.0, 1.5])
-    expected = {
-        **{"mean": 1.875, "median": 1.75, "max": 3.0, "min": 1.0, "std": finite.std(ddof=1), "var": finite.var(ddof=1)},
-        **{"sem": stats.sem(finite), "skew": stats.skew(finite, bias=False)},
-    }
-    assert {name: found[f"loss_{name}"] for name in expected} == pytest.approx(expected)
-    assert found["nan_loss_mean"] == pytest.approx(2 / 6)
-    assert found["val_acc_mean"] is None, "nothing was reported"
-    json.dumps(found, allow_nan=False)
-
-
-def test_series_of_a_run(tmp_path):
-    trace = Program(reported=lambda mean: 7.0).run(tmp_path / "t")
-    found = run_statistics(trace)
-    assert (found["train_loss_mean"], found["acc_max"], found["lr_mean"]) == (7.0, 0.5, pytest.approx(0.1))
-    assert [found[f"val_acc_{name}"] for name in ("min", "mean", "max")] == pytest.approx([0.5, 0.6, 0.7])
-    assert found["test_not_well_max"] == 0, "validation is better"
-    assert found["increase_loss_max"] == 0
-    weights = trace.layers[trace.layers["kind"] == "weight"]
-    assert found["weight_max"] == pytest.approx(weights[["min", "max"]].abs().max().max())
-    relu = trace.layers[(trace.layers["kind"] == "activation") & (trace.layers["layer"] == "1")]
-    assert found["dead_relu_mean"] == pytest.approx(relu["zero_share"].mean())
-
-
-def test_a_metric_that_is_reported_twice_in_an_epoch(tmp_path):
-    run = Recorder(tmp_path / "t", access=("curves", "tensors"))
-    for split, accuracy in (("train", 0.2), ("train", 0.95), ("val", 0.9), ("val", 0.6)):
-        run.log_metrics(split, accuracy=accuracy)
-    run.finish()
-    found = run_statistics(Trace(tmp_path / "t"))
-    assert (found["acc_mean"], found["val_acc_mean"], found["test_not_well_mean"]) == (0.95, 0.6, 1)
-
-
-def test_vanished_gradients_and_dead_layers_show(tmp_path):
-    found = run_statistics(Program(inputs=lambda x: x * 1e-6).run(tmp_path / "t"))
-    assert found["vanish_gradient_mean"] == 1
-    assert found["explode_gradient_max"] == 0
-    alive = run_statistics(Program().run(tmp_path / "u"))
-    assert alive["vanish_gradient_max"] == 0
-
-
-def test_table_has_nan_for_what_is_missing():
-    rows = table([{"a": 1.0, "b": None}, {"b": 2.0}], ["a", "b"])
-    assert np.array_equal(rows, [[1, np.nan], [np.nan, 2]], equal_nan=True)
-    assert table([], ["a", "b"]).shape == (0, 2)
-
 
 # -- trees ----------------------------------------------------------------------------------------------------------
 
@@ -86,6 +25,18 @@ def test_plain_trees_say_what_scikit_learn_says():
     for row in x:
         assert tree_shares(lists[0], row, 3) == pytest.approx(tree.predict_proba([row])[0], abs=1e-4)
         assert forest_shares(lists[1], row, 3) == pytest.approx(forest.predict_proba([row])[0], abs=1e-4)
+
+
+def test_plain_trees_of_labels_say_yes_as_scikit_learn_does():
+    x, y = load_iris(return_X_y=True)
+    answers = np.stack([y == 1, y == 2], axis=1).astype(int)
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(x[::2], answers[::2])
+    forest = RandomForestClassifier(7, max_depth=2, random_state=0).fit(x[::2], answers[::2])
+    lists = json.loads(json.dumps([plain_tree(tree, labels=True), plain_forest(forest, labels=True)]))
+    yes = [np.stack([share[:, 1] for share in fitted.predict_proba(x)], axis=1) for fitted in (tree, forest)]
+    for row, of_tree, of_forest in zip(x, *yes, strict=True):
+        assert tree_shares(lists[0], row, 2) == pytest.approx(of_tree, abs=1e-4)
+        assert forest_shares(lists[1], row, 2) == pytest.approx(of_forest, abs=1e-4)
 
 
 def test_a_tree_of_a_single_leaf():
@@ -143,37 +94,95 @@ def test_numbers_beyond_all_that_was_learned(kind, monkeypatch):
     assert isinstance(detector.diagnose(Trace("anywhere")), Diagnosis)
 
 
+NO: dict[str, float] = {}
+LR, STEP = {"lr_too_high": 0.6}, {"missing_step": 0.6}
+
+
 @pytest.mark.parametrize(
-    ("votes", "expected"),
+    ("neighbours", "tree", "forest", "expected"),
     [
-        (("none", "none", "lr_too_high"), []),
-        (("none", "lr_too_high", "lr_too_high"), ["lr_too_high"]),
-        (("missing_step", "lr_too_high", "lr_too_high"), ["lr_too_high", "missing_step"]),
-        (("none", "lr_too_high", "missing_step"), ["lr_too_high", "missing_step"]),
+        (NO, NO, NO, []),
+        (NO, NO, LR, ["lr_too_high"]),
+        (STEP, LR, LR, ["lr_too_high", "missing_step"]),
+        (NO, LR, {"missing_step": 0.9}, ["missing_step", "lr_too_high"]),
+        ({"lr_too_high": 0.4}, {"lr_too_high": 0.5}, {"missing_step": 0.5}, []),
     ],
 )
-def test_two_of_three_classifiers_decide(votes, expected, monkeypatch):
-    """The neighbours are of one class; tree and forest are leaves; of one vote each, the larger mean share is first."""
-    classes = sorted(CENTERS)
+def test_a_fault_is_diagnosed_where_one_of_three_has_more_than_half_for_it(
+    neighbours, tree, forest, expected, monkeypatch
+):
+    """Tree and forest are leaves. Of as many votes, the larger mean share is first."""
+    labels = ["lr_too_high", "missing_step"]
 
-    def leaf(fault: str, share: float) -> dict[str, Any]:
-        return {"feature": [-1], "threshold": [None], "left": [-1], "right": [-1], "shares": [[[fault, share]]]}
+    def leaf(shares: dict[str, float]) -> dict[str, Any]:
+        found = [[labels.index(name), share] for name, share in shares.items()]
+        return {"feature": [-1], "threshold": [None], "left": [-1], "right": [-1], "shares": [found]}
 
-    tree, forest = (leaf(classes.index(v), share) for v, share in zip(votes[1:], (0.9, 0.8), strict=True))
+    answers = [[int(i < 5 * neighbours.get(name, 0)) for name in labels] for i in range(5)]
     detector = Deepfd()
     detector.model = {
-        **{"classes": classes, "names": ["a"], "low": [0.0], "high": [1.0], "rows": [[0.0]] * 5},
-        **{"target": [classes.index(votes[0])] * 5, "tree": tree, "forest": [forest]},
+        **{"labels": labels, "names": ["a"], "low": [0.0], "high": [1.0], "rows": [[0.0]] * 5},
+        **{"answers": answers, "tree": leaf(tree), "forest": [leaf(forest)]},
     }
     monkeypatch.setattr(Deepfd, "extract", lambda self, trace: {"a": 0.0})
     assert [s.fault for s in detector.diagnose(Trace("anywhere")).suspects] == expected
 
 
-def test_a_class_is_cut_down(monkeypatch):
-    many = [*examples(12), *[example for example in examples(80) if example[1].control]]
-    model = Deepfd().fit(many)
-    counts = np.bincount(model["target"], minlength=4)
-    assert dict(zip(model["classes"], counts.tolist(), strict=True)) == {
+def test_a_single_fault_is_learned_too(monkeypatch):
+    detector = Deepfd()
+    detector.model = detector.fit([e for e in examples() if e[1].fault in ("none", "softmax_dim")])
+    monkeypatch.setattr(Deepfd, "extract", lambda self, trace: {"loss_mean": 9.0, "acc_mean": None})
+    assert [s.fault for s in detector.diagnose(Trace("anywhere")).suspects] == ["softmax_dim"]
+
+
+def counts(model: dict[str, Any]) -> dict[str, int]:
+    answers = np.array(model["answers"])
+    faulty = dict(zip(model["labels"], answers.sum(axis=0).tolist(), strict=True))
+    return {**faulty, "none": int((answers.sum(axis=1) == 0).sum())}
+
+
+def test_a_class_is_cut_down_to_the_smallest_fault_but_not_below_fifty():
+    healthy = [example for example in examples(80) if example[1].control]
+    faults = [example for example in examples(12) if not example[1].control]
+    assert counts(Deepfd().fit([*faults, *healthy])) == {
         **dict.fromkeys(["lr_too_high", "missing_step", "softmax_dim"], 12),
         "none": 50,
     }
+    assert set(counts(Deepfd(most=6).fit(examples(12))).values()) == {12}
+
+
+def questions() -> list[tuple[dict[str, float | None], Label]]:
+    """Sixteen healthy runs and sixteen of four faults in two families; a, b and c each answer one question."""
+    named = {"lr_too_high": "optimizer", "lr_too_low": "optimizer", "missing_step": "loop", "missing_zero_grad": "loop"}
+    found: list[tuple[dict[str, float | None], Label]] = []
+    for i in range(16):
+        noise = {"noise": float(i % 4)}
+        found.append(({"a": 0.0, "b": 0.0, "c": 0.0, **noise}, Label("none", "none", "digits", control=True)))
+        fault, family = list(named.items())[i % 4]
+        run = {"a": 1.0, "b": float(family == "loop"), "c": float(fault in ("lr_too_low", "missing_zero_grad"))}
+        found.append(({**run, "noise": float(i // 4)}, Label(fault, family, "digits", control=False)))
+    return found
+
+
+def test_each_question_has_statistics_of_its_own():
+    model = DefaultTree(kept=1).fit(questions())
+    assert (model["faulty"]["names"], model["family"]["names"]) == (["a"], ["b"])
+    assert {family: level["names"] for family, level in model["fault"].items()} == {"loop": ["c"], "optimizer": ["c"]}
+    assert (model["faulty"]["mean"], model["family"]["mean"]) == ([0.5], [0.5])
+    whole = DefaultTree().fit(questions())
+    at = whole["family"]["names"].index("a")
+    assert whole["family"]["low"][at] == 1.0, "healthy runs are no part of this question"
+
+
+def test_the_forest_that_chooses_statistics_has_no_limits(monkeypatch):
+    grown = []
+
+    class Watched(RandomForestClassifier):
+        def fit(self, rows, target):
+            grown.append((self.n_estimators, self.max_depth, self.min_samples_leaf, rows.shape[1]))
+            return super().fit(rows, target)
+
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", Watched)
+    DefaultTree(kept=2).fit(questions())
+    assert grown[:2] == [(100, None, 1, 4), (50, 10, 4, 2)]
+    assert len(grown) == 2 * 4, "faulty, family, and a level for each of two families"
