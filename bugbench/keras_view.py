@@ -46,6 +46,16 @@ def epoch_logs(trace: Trace) -> pd.DataFrame:
     return logs[logs.index.isin(evaluated)].dropna(subset="until").astype({"until": int})
 
 
+def swings(curve: np.ndarray, least: float) -> int:
+    """Count the falls of a curve from its i-th peak to its i-th dip that are ``least`` or more.
+
+    As AutoTrainer and DeepFD do (ol_judge in utils/monitor.py and Callbacks/Monitor.py); a plateau is peak and dip.
+    """
+    rise, inner = np.diff(curve), curve[1:-1]
+    peaks, dips = (inner[(sign * rise[:-1] >= 0) & (sign * rise[1:] <= 0)] for sign in (1, -1))
+    return sum(peak - dip >= least for peak, dip in zip(peaks, dips, strict=False))
+
+
 def evaluated_epochs(trace: Trace) -> pd.DataFrame:
     """Return :func:`epoch_logs`; raises NotApplicable if there are none, for rules that look at nothing else."""
     logs = epoch_logs(trace)

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from bugbench.keras_view import epoch_logs, gradient_norms, latest, readings, sizes
+from bugbench.keras_view import epoch_logs, gradient_norms, latest, readings, sizes, swings
 from bugbench.trace import Trace
 
 STATISTICS = ("mean", "std", "skew", "median", "var", "sem", "max", "min")
@@ -118,7 +118,7 @@ def _curve_rules(logs: pd.DataFrame) -> pd.DataFrame:
     low = (acc.cummax() < SATISFIED) | (val_acc.cummax() < SATISFIED)
     slow = [curve.diff().cummax().fillna(0.0) < GAIN for curve in (acc, val_acc)]
     both = acc.notna() & val_acc.notna()
-    swinging = np.array([_swings(acc.to_numpy()[:n]) for n in past], dtype=bool)
+    swinging = np.array([swings(acc.to_numpy()[:n], SWING) >= OFTEN * n for n in past], dtype=bool)
     return pd.DataFrame(
         {
             **{"nan_loss": nan_loss.cumsum(), "nan_acc": nan_acc.cumsum()},
@@ -131,13 +131,6 @@ def _curve_rules(logs: pd.DataFrame) -> pd.DataFrame:
             "decrease_acc": (judged & (acc.diff() < 0)).cumsum(),
         }
     )
-
-
-def _swings(acc: np.ndarray) -> bool:
-    """Tell whether the i-th dip is far enough below the i-th peak in a large share of all epochs (ol_judge)."""
-    rise, inner = np.diff(acc), acc[1:-1]
-    peaks, dips = (inner[(sign * rise[:-1] >= 0) & (sign * rise[1:] <= 0)] for sign in (1, -1))
-    return sum(peak - dip >= SWING for peak, dip in zip(peaks, dips, strict=False)) >= OFTEN * len(acc)
 
 
 def _gradient_rules(trace: Trace, ends: np.ndarray) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from bugbench.detector import HEALTHY, Detector, Diagnosis, Suspect, Trace
-from bugbench.keras_view import evaluated_epochs, gradient_norms, latest, sizes
+from bugbench.keras_view import evaluated_epochs, gradient_norms, latest, sizes, swings
 
 # problems, the most urgent first (utils/modules.py: problem_evaluation), and the faults that its repairs would undo
 FAULTS = {
@@ -45,6 +45,7 @@ class Autotrainer(Detector):
     tensors are solved for (keras_view.sizes), and all alike if that fails. Outputs of both signs are taken to be normal
     for their mean absolute value. Left out, as losses of PyTorch take raw scores: the loss's name, and "improper
     activation" (rows of outputs sum to above 1.1 or are NaN), what the source calls most losses of NaN or 1e3.
+    Without accuracies in training there is no "unstable", without any there is no rule on curves but loss_issue.
     """
 
     access = {"tensors"}
@@ -103,10 +104,8 @@ class Autotrainer(Detector):
         found += [("low", f"no accuracy above {best:.3g}")] if best < self.theta else []
         found += [("slow", f"no epoch gains {self.delta:g}")] if not gain >= self.delta else []
         acc = accuracy["acc"].to_numpy() if "acc" in accuracy else np.zeros(0)
-        rise, inner = np.diff(acc), acc[1:-1]
-        peaks, dips = (inner[(s * rise[:-1] >= 0) & (s * rise[1:] <= 0)] for s in (1, -1))
-        swings = sum(peak - dip >= self.zeta for peak, dip in zip(peaks, dips, strict=False))
-        return found + [("unstable", f"{swings} falls of training accuracy")] * bool(0 < len(acc) * self.eta <= swings)
+        falls = swings(acc, self.zeta)
+        return found + [("unstable", f"{falls} falls of training accuracy")] * bool(0 < len(acc) * self.eta <= falls)
 
 
 def _problem(seen: Collection[str]) -> str | None:
