@@ -3,9 +3,9 @@
 Kinds of relations as TrainCheck infers them (Jiang et al., OSDI 2025; ``traincheck/invariant/``): which call leads to
 which (``lead_relation.py``), which covers which (``cover_relation.py``), what a call contains, such as the change of a
 parameter (``contain_relation.py``), and which quantities stay consistent or within bounds (``consistency_relation.py``,
-``consistency_transient_vars.py``); here of calls and quantities that a trace holds. Relations of the schedule, of
-epochs, samples and reports are this project's own. None is stated to be right: which of them hold wherever a program is
-healthy is for a detector to learn.
+``consistency_transient_vars.py``); here of calls and quantities that a trace holds. Relations of three calls, of calls
+in evaluation, of inputs, of the schedule, of epochs, samples and reports are this project's own. None is stated to be
+right: which of them hold wherever a program is healthy is for a detector to learn.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def relations(trace: Trace, own: bool = True) -> dict[str, Relation]:
     if "order" not in steps.columns or steps.empty:
         return {}
     parts: list[Callable[[Trace], Relations]] = [_calls, _modes, _finite, _weights]
-    parts += [_schedule, _epochs, _samples, _reports] if own else []
+    parts += [_between, _inputs, _schedule, _epochs, _samples, _reports] if own else []
     return {relation.name: relation for part in parts for relation in part(trace)}
 
 
@@ -68,30 +68,37 @@ def _always(name: str, steps: pd.DataFrame, holds: np.ndarray | pd.Series, what:
         yield Relation(name, not len(wrong), f"{what}: {where}")
 
 
-def _calls(trace: Trace) -> Relations:
-    """Yield which calls come with and before which in a training step, of each model by itself."""
+def _check(trace: Trace, name: str, of: set[str], holds: Callable[[list[str]], bool], what: str) -> Relations:
+    """Yield a relation over the calls of a training step that has all ``of`` them, of each model by itself."""
     train = trace.train_steps()
-    orders: dict[str, list[list[str]]] = {}
-    for order in train["order"].fillna("").unique():
-        models: dict[str, list[str]] = {}
-        for call in order.split():
-            prefix, _, name = call.rpartition(".")
-            models.setdefault(prefix, []).append(name)
-        orders[order] = list(models.values())
+    orders = train["order"].fillna("")
+    about = {order: [calls for calls in _by_model(order) if of <= set(calls)] for order in orders.unique()}
+    rows = train[orders.map(lambda order: bool(about[order]))]
+    yield from _always(name, rows, rows["order"].fillna("").map(lambda order: all(map(holds, about[order]))), what)
 
-    def check(name: str, of: set[str], holds: Callable[[list[str]], bool], what: str) -> Relations:
-        about = {o: [calls for calls in models if of <= set(calls)] for o, models in orders.items()}
-        rows = train[train["order"].fillna("").map(lambda o: bool(about[o]))]
-        yield from _always(name, rows, rows["order"].fillna("").map(lambda o: all(map(holds, about[o]))), what)
 
+def _by_model(order: str) -> list[list[str]]:
+    models: dict[str, list[str]] = {}
+    for call in order.split():
+        prefix, _, name = call.rpartition(".")
+        models.setdefault(prefix, []).append(name)
+    return list(models.values())
+
+
+def _calls(trace: Trace) -> Relations:
+    """Yield which calls come with and before which in a training step."""
     for a, b in permutations(CALLS, 2):
         name = f"a batch with {a} has {b}"
-        yield from check(name, {a}, partial(_has, b), f"batches with {a} and without {b}")
+        yield from _check(trace, name, {a}, partial(_has, b), f"batches with {a} and without {b}")
         name = f"{a} comes before {b}"
         what = f"batches in which the first {b} comes before the first {a}"
-        yield from check(name, {a, b}, partial(_before, a, b), what)
+        yield from _check(trace, name, {a, b}, partial(_before, a, b), what)
+
+
+def _between(trace: Trace) -> Relations:
+    """Yield what comes between two calls, and which calls there are in evaluation."""
     name = "no zero_grad between backward and step"
-    yield from check(name, {"backward", "step"}, _undisturbed, "batches with a zero_grad there")
+    yield from _check(trace, name, {"backward", "step"}, _undisturbed, "batches with a zero_grad there")
     evaluation = trace.steps[trace.steps["split"] != "train"]
     for call in ("zero_grad", "backward", "step"):
         lacks = ~evaluation["order"].fillna("").str.contains(rf"\b{call}\b")
@@ -124,11 +131,15 @@ def _finite(trace: Trace) -> Relations:
     train, layers = trace.train_steps(), trace.layers
     finite = np.isfinite(train["loss"])
     yield from _always("losses are finite", train, finite, "batches whose loss is not")
+    for kind, rows in layers.groupby("kind") if len(layers) else ():
+        yield from _always(f"each {kind} is finite", rows, rows["nonfinite"] == 0, f"{kind} tensors that are not")
+
+
+def _inputs(trace: Trace) -> Relations:
+    train = trace.train_steps()
     if "input_nonfinite" in train.columns:
         looked = train[train["input_nonfinite"].notna()]
         yield from _always("inputs are finite", looked, looked["input_nonfinite"] == 0, "batches with others")
-    for kind, rows in layers.groupby("kind") if len(layers) else ():
-        yield from _always(f"each {kind} is finite", rows, rows["nonfinite"] == 0, f"{kind} tensors that are not")
 
 
 def _schedule(trace: Trace) -> Relations:

@@ -55,20 +55,21 @@ class Invariants(Detector):
     """Relations that hold in all healthy runs of other workloads, and not in this one (after TrainCheck). It learns.
 
     TrainCheck (Jiang et al., OSDI 2025) infers from traces of healthy programs which relations always hold, under which
-    precondition, and reports where another program violates them. This is a light miner of the same kind: the
-    candidates are those of :mod:`bugbench.relations`. Of TrainCheck's kinds (contain, cover, lead, consistency,
-    thresholds) are order and company of zero_grad, forward, backward and step, modes, finite numbers and parameters
-    that change; distinct arguments are left out. This project adds how the learning rate and the sizes of batches and
-    epochs go on, whether the loss falls, samples (in two splits, with two labels, twice in an epoch, in one order in
-    two), classes that a split lacks, and reported losses against recomputed ones: ``own_kinds=false`` drops these.
+    precondition, and reports where another program violates them. This is a light miner of the same kind, of the
+    relations of :mod:`bugbench.relations`. Of TrainCheck's kinds (contain, cover, lead, consistency, thresholds) are
+    order and company of zero_grad, forward, backward and step, modes, finite numbers and parameters that change;
+    distinct arguments are left out. This project's own, which mirror faults, are how learning rate and batch sizes go
+    on, whether the loss falls, samples (in two splits, with two labels, twice in an epoch, in one order in two), finite
+    inputs, classes that a split lacks, calls in evaluation or between two others, and reported losses against
+    recomputed ones: ``own_kinds=false`` drops these.
 
-    A relation becomes an invariant if it held in every healthy run in which it could be told, of at least two
-    workloads; or else in every one with some trait (the task, a kind of layer, one model or several), likewise. It then
-    is asked for where that trait is. What a violation means is not learned, but in the table ``FAULTS``.
+    An invariant is what held in every healthy run in which it could be told, of at least two workloads; or else in all
+    with some trait (task, kind of layer, one model or several), and is asked for where that trait is. What a violation
+    means is not learned, but in the table ``FAULTS``.
 
-    Only healthy runs are learned from. TrainCheck sees every call and tensor; here it is what a trace holds, with
-    tensors of every tenth step. A sound program that does not share a habit of all others is a false alarm (in
-    TrainCheck's selective mode 16 of 475 invariants were violated by healthy runs).
+    Healthy runs are twins and controls: what a control does otherwise on purpose, such as setting gradients to None, is
+    no invariant. A sound program that does not share a habit of all others is a false alarm (in TrainCheck's selective
+    mode 16 of 475 invariants were violated by healthy runs).
     """
 
     access = {"tensors", "data"}
