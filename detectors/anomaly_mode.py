@@ -15,8 +15,8 @@ from bugbench.third_party import UNWATCHED, Following, Message, translate
 FAULTS = {  # the backward function that returned NaN
     **{"LogBackward": ["log_of_zero"], "Log2Backward": ["log_of_zero"], "Log10Backward": ["log_of_zero"]},
     **{"XlogyBackward": ["log_of_zero"], "ExpBackward": ["exp_overflow"], "SqrtBackward": ["sqrt_grad_at_zero"]},
-    **{"NormBackward": ["sqrt_grad_at_zero"], "LinalgVectorNormBackward": ["sqrt_grad_at_zero"]},
-    **{"StdBackward": ["sqrt_grad_at_zero"], "DivBackward": ["divide_by_zero_std"]},
+    **{"NormBackward": ["numerics"], "LinalgVectorNormBackward": ["numerics"]},
+    **{"StdBackward": ["numerics"], "DivBackward": ["numerics"]},
     "other": ["numerics"],
 }
 
@@ -25,9 +25,13 @@ FAULTS = {  # the backward function that returned NaN
 class AnomalyMode(Detector):
     """``torch.autograd.set_detect_anomaly(True)`` for the whole run (torch's documentation, "Anomaly detection").
 
-    Its error names the backward function that returned NaN first, and its warning the line of the forward call. The
-    function says which operation left its domain; where that is no operation of a known fault, the answer is the family
-    ``numerics``. NaN in the forward pass alone, and infinite values, are not looked for.
+    Its error names the backward function that returned NaN first, and its warning the line of the forward call. Where
+    the forward values are finite, that operation mostly is the one that left its domain. Where the forward pass has NaN
+    already, it is only the operation nearest to the loss whose gradient is NaN for that, and the cause lies elsewhere.
+    The message does not tell the two apart; a logarithm, ``exp`` and ``sqrt`` are given as their known fault all the
+    same. What else it names is the family ``numerics``: a division has many causes, and where a norm or a standard
+    deviation is zero, torch's gradient of it is zero, not NaN. NaN in the forward pass alone, and infinite values, are
+    not looked for.
 
     The mode writes down the call stack of every forward operation, for that warning: most of its cost, and of no use
     to a run without an error. Here a first run goes without, and only one that ends in the error is run once more,

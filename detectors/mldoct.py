@@ -13,8 +13,8 @@ FAULTS = {
     "double_softmax": ["redundant_softmax"],
     "oom_leak": ["memory_growth"],
     "syntax_error": ["crash"],
-    "missing_clip": (),  # hints
-    "cpu_bottleneck": (),
+    "missing_clip": (),  # a hint, which every training without clipping gets
+    "cpu_bottleneck": (),  # a warning, but of speed alone
 }
 
 
@@ -22,8 +22,9 @@ FAULTS = {
 class Mldoct(Detector):
     """mldoct 1.0.0 (PyPI, mldoct): the findings of ``mldoctor check``, critical ones before warnings.
 
-    Its hints on loader processes and gradient clipping are no faults. Only its linter is imported: the part that judges
-    curves unpickles a model from the package.
+    Two are no faults: its hint that gradients are not clipped, and its warning that a ``DataLoader`` has no worker
+    processes, which is about speed. Only its linter is imported: the part that judges curves unpickles a model from the
+    package.
     """
 
     access = {"source"}

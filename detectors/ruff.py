@@ -22,16 +22,23 @@ STYLE = (  # linters whose other rules of the default set are about style, or ab
     *("ASYNC", "B", "BLE", "C", "D", "DTZ", "E", "EXE", "F", "FA", "FLY", "FURB", "G", "I", "INT", "ISC", "LOG", "N"),
     *("PERF", "PGH", "PIE", "PL", "PT", "PTH", "PYI", "RET", "RUF", "S", "SIM", "T", "TC", "TRY", "UP", "W", "YTT"),
 )
-FAULTS = {**dict.fromkeys(RAISE, ("crash",)), **dict.fromkeys(STYLE, ())}
+FAULTS = {**dict.fromkeys(RAISE, ("crash",)), "B018": ("training_loop",), **dict.fromkeys(STYLE, ())}
 
 
 @dataclass
 class Ruff(Detector):
     """Ruff 0.17.5 with its default rules (docs.astral.sh/ruff).
 
-    No rule of it knows training. What it can find is a program that raises: ``RAISE`` lists the rules that say so. A
-    ``raise`` of what is no exception, an undefined name in ``__all__``, and calls of ``logging`` with the wrong number
-    of arguments end no program that would have gone on without them, so they count as style, like unused names.
+    No rule of it knows training. What it can find is a program that raises, ``RAISE`` lists the rules that say so, and
+    a statement without effect: B018, which an ``optimizer.step`` without its parentheses is. Its message, "Found
+    useless expression", does not say which. That the suspect is the family ``training_loop`` is the adapter's reading:
+    most calls that a training program makes for their effect alone are of that family (``backward``, ``step``,
+    ``zero_grad``, ``train``), though ``model.eval`` and ``scheduler.step`` are not.
+
+    A ``raise`` of what is no exception, an undefined name in ``__all__``, and calls of ``logging`` with the wrong
+    number of arguments end no program that would have gone on without them, so they count as style. So do unused names,
+    loop variables that a function does not bind, and comparisons without effect or with NaN: "likely a mistake", say
+    some of these rules, but none says what becomes of a training.
     """
 
     access = {"source"}

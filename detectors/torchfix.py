@@ -9,7 +9,7 @@ from bugbench.third_party import Message, tool, translate
 FAULTS = {
     "TOR001": ["crash"],  # a function that torch has removed is called
     "TOR004": ["crash"],  # … or imported
-    "TOR002": ["frozen_layers"],  # the attribute is `requires_grad`: what `require_grad` was to unfreeze stays frozen
+    "TOR002": ["model"],  # "likely typo": what was to be frozen is not, or what was to be unfrozen stays frozen
     # deprecated, not public, unsafe, or written in another way than is advised; none of it changes the training
     **dict.fromkeys(("TOR003", "TOR101", "TOR102", "TOR103", "TOR104", "TOR105", "TOR106", "TOR107"), ()),
     **dict.fromkeys(("TOR201", "TOR202", "TOR203"), ()),
@@ -20,8 +20,9 @@ FAULTS = {
 class Torchfix(Detector):
     """TorchFix 0.7.0 (PyPI, torchfix), the rules that are on by default.
 
-    Three of them name a fault: a removed function is called or imported, which raises, and the misspelt attribute
-    ``require_grad``. The others are about deprecated names, safety and style.
+    Three of them can show a fault: a removed function is called or imported, which raises, and an attribute
+    ``require_grad`` is assigned, which torch does not know. The message on it does not say to what, so it is the family
+    ``model``. The others are about deprecated names, safety and style.
     """
 
     access = {"source"}

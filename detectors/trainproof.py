@@ -13,8 +13,8 @@ FAULTS = {  # what the rule's text or the tool's gallery of broken runs (README)
     "TP-ZERO-LOSS": ["loss"],
     "TP-ZERO-LR": ["lr_too_low"],
     "TP-ZERO-LR-PARTIAL": ["lr_decays_early"],
-    "TP-FLAT": ["optimizer"],
-    "TP-DEAD-RUN": ["lr_too_low", "label_noise"],
+    "TP-FLAT": ["lr_too_low"],  # "dead run", as the next one; in the gallery that is a rate of zero
+    "TP-DEAD-RUN": ["lr_too_low"],
     "TP-DIVERGE": ["lr_too_high"],
     "TP-OVERFIT": ["overfit_capacity"],
 }
@@ -25,8 +25,14 @@ class Trainproof(Detector):
     """trainproof 0.22.0 (PyPI, trainproof): the verdict of ``trainproof epoch`` on loss and learning rate of each step.
 
     The log has a record for each training batch, with the loss that the program reports of an evaluation as
-    ``eval_loss``. FAIL comes before WARN. It reads symptoms off curves and says so itself. Curves hold no norms of
-    gradients and no times, so its rules about these cannot speak.
+    ``eval_loss``. That it is of batches is the adapter's choice: the tool takes any log, and its README shows a
+    run that ends at 1.88 times its minimum by batches and at 1.00 by epochs. TP-DIVERGE holds the last entry, here one
+    batch, against the lowest (1.5 times), however the evaluation goes.
+
+    FAIL comes before WARN. A WARN alone (TP-OVERFIT, TP-ZERO-LR-PARTIAL) is an alarm here, as warnings are in the other
+    adapters, since the tool's verdict is then WARN and not PASS; but its exit status is 0, and it stops no run for it.
+    It reads symptoms off curves and says so itself. Curves hold no norms of gradients and no times, so its rules about
+    these cannot speak.
     """
 
     access = {"curves"}
