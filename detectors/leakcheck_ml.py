@@ -12,7 +12,7 @@ FAULTS = {
     "near-duplicates: are near-duplicates of train rows": ["duplicates_across_split", "split"],
     "target-leakage: with target": ["label_leakage"],
     "target-leakage: is an exact copy of the target": ["label_leakage"],
-    "id-columns: drop it before training": (),  # a hint
+    "id-columns: drop it before training": (),  # a hint, at "warn"
 }
 
 
@@ -23,7 +23,8 @@ class LeakcheckMl(Detector):
     The tables are the samples of the first epoch, each once, before augmentation where the program logs them, and those
     of the first evaluation: a column for each input value, and the target where a sample has one. Its checks of groups
     and of time look for columns by name or of dates; a tensor has neither, so they cannot speak here. Findings "fail"
-    and "warn" count, in this order.
+    and "warn" count, in this order, but for one: the "warn" of columns that look like identifiers names no fault, nor
+    does the remark that two tables share no columns.
     """
 
     access = {"rerun"}

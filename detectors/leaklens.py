@@ -14,13 +14,16 @@ FAULTS = {
     "Preprocessing-Before-Split Leakage": ["fit_on_all"],
     "Class Imbalance": ["class_imbalance"],
     "Target Drift": ["split"],  # "re-check your split strategy"
-    # of each column alone, at a level of 5 %: with hundreds of columns it speaks of every split
+    # of each column alone, at a level of 5 %: with hundreds of columns it speaks of every split. That mutes critical
+    # ones as well (p < 0.001; in a column of booleans a PSI of 0.25), and with them a drift that is more than chance
     "Distribution Drift": (),
+    "Unseen Categories": (),  # of columns of booleans: an input that training knows one value of
     # neighbouring pixels and samples of a signal are alike, and the border of an image is constant
     "Multicollinearity": (),
     "Duplicate Columns": (),
     "Constant Feature": (),
-    # about the names and types of columns, which the tables here have from the adapter
+    # only the names of columns are the adapter's. How many there are and of which type comes from the program, which
+    # here evaluates on other inputs or targets than it trains on; which fault that is, the tool does not say
     "Schema Mismatch": (),
     "Dtype Mismatch": (),
 }
@@ -33,8 +36,8 @@ class Leaklens(Detector):
     The tables are those of ``leakcheck_ml``, the script is the program. Critical issues and warnings count, in this
     order; information, such as outliers, does not. ``FAULTS`` says which warnings name no fault, and why. The two
     checks of pairs of columns are among them and take half a minute with 500 columns: they are capped at none. What
-    needs columns of dates, text or telling names (temporal leakage, unseen categories, hidden missing and invalid
-    values) cannot speak of a tensor.
+    needs columns of dates, text or telling names (temporal leakage, hidden missing and invalid values) cannot speak of
+    a tensor.
     """
 
     access = {"rerun"}

@@ -16,7 +16,10 @@ class Weightwatcher(Detector):
 
     It looks at the weights after the last training batch of the trace, in layers with eight eigenvalues or more, its
     default, and warns of an exponent alpha below 2 (over-trained) or above 6 (under-trained). The alpha of a fit that
-    failed, -1, is none. It warns of healthy small networks too, and raises on weights that are not finite.
+    failed, -1, is none. Its README asks for more than the default: below 50 eigenvalues a power law fit makes no sense.
+    So it warns of healthy small networks too. It raises on weights that are not finite.
+
+    Of several models each is looked at, and one without such layers says nothing.
     """
 
     access = {"rerun"}
@@ -26,7 +29,7 @@ class Weightwatcher(Detector):
         watcher = tool("weightwatcher").WeightWatcher
         run = Following(trace)
         follow(trace, run)
-        messages, fits = [], 0
+        messages, layers, fits = [], 0, 0
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
@@ -34,14 +37,17 @@ class Weightwatcher(Detector):
                 if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
                     raise NotApplicable("the tool raises on weights that are not finite")
                 details = watcher(model=model).analyze(plot=False)
+                layers += len(details)
                 if not len(details):
-                    raise NotApplicable("the tool looks at layers of eight eigenvalues or more; there is none")
+                    continue
                 fitted = details[details["status"] == "success"]
                 fits += len(fitted)
                 for row in fitted[fitted["warning"] != ""].itertuples():
                     messages.append(Message(row.warning, f"alpha {row.alpha:.2f}", row.longname))
         finally:
             logging.disable(before)
+        if not layers:
+            raise NotApplicable("the tool looks at layers of eight eigenvalues or more; there is none")
         if not fits:
             raise NotApplicable("the tool could fit a power law to no layer's spectrum")
         return translate(messages, FAULTS)
