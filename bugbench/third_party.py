@@ -9,6 +9,7 @@ table with none, and what does not stand there is an error.
 """
 
 import importlib.metadata
+import math
 import os
 import re
 import sys
@@ -190,22 +191,37 @@ def only_model(probe: Following) -> tuple[Any, Any]:
     return watched[-1]
 
 
-def loss_of(trace: Trace, outputs: Any, targets: Any) -> Any:
-    """Return the program's own ``loss_function(outputs, targets)``, or None if it is not called with these two.
+def loss_of(trace: Trace, outputs: Any, targets: Any, logged: Any) -> Any:
+    """Return the program's own ``loss_function(outputs, targets)``, or None if that is not what it trains on.
 
-    They are of a batch that the program has trained on, so an error says that it computes its loss in another way.
+    They are of a batch that the program has trained on, and ``logged`` is the loss that it logged for that batch. So an
+    error, no ``loss_function``, no single number, or another number than ``logged`` says that it computes its loss in
+    another way, which no tool can be given: with a penalty, of altered targets, averaged by the step, divided for the
+    accumulation of gradients. Equal is what differs by less than 1e-5 of the greater, about what float32 leaves of a
+    mean; outputs in half precision may be taken as they are or as float32, as many programs do with those of autocast.
+    A program that logs no loss (None) is known by an error alone.
     """
-    own = getattr(load_program(trace.folder / "program.py"), "loss_function", None)
+    own: Any = getattr(load_program(trace.folder / "program.py"), "loss_function", None)
     try:
-        own(tree_map(_in_a_graph, outputs), detached(targets))  # type: ignore[misc]
+        values = [own(tree_map(graph, outputs), detached(targets)) for graph in (_in_a_graph, _in_a_float32_graph)]
+        known = logged is None or any(_equal(float(value), float(logged)) for value in detached(values))
     except Exception:  # any, for the reason above
         return None
-    return own
+    return own if known else None
+
+
+def _equal(value: float, logged: float) -> bool:
+    return math.isclose(value, logged, rel_tol=1e-5) or (math.isnan(value) and math.isnan(logged))
 
 
 def _in_a_graph(value: Any) -> Any:
     differentiable = isinstance(value, torch.Tensor) and value.is_floating_point()
     return value.detach().requires_grad_().clone() if differentiable else value
+
+
+def _in_a_float32_graph(value: Any) -> Any:
+    half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return _in_a_graph(value.float() if half else value)
 
 
 def detached(values: Any) -> Any:

@@ -67,9 +67,8 @@ class Invariants(Detector):
     with some trait (task, kind of layer, one model or several), and is asked for where that trait is. What a violation
     means is not learned, but in the table ``FAULTS``.
 
-    Healthy runs are twins and controls: what a control does otherwise on purpose, such as setting gradients to None, is
-    no invariant. A sound program that does not share a habit of all others is a false alarm (in TrainCheck's selective
-    mode 16 of 475 invariants were violated by healthy runs).
+    Healthy runs are twins and controls: what a control does otherwise is no invariant. A sound program without a habit
+    of all others is a false alarm (of TrainCheck's selective mode healthy runs violated 16 of 475 invariants).
     """
 
     access = {"tensors", "data"}

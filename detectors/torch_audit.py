@@ -10,7 +10,8 @@ FAULTS = {  # the causes in the rule's title and remediation, in their order
     "TA100": ["lr_too_high", "fp16_overflow", "large_init"],
     "TA102": ["lr_too_high"],
     "TA104": ["step_before_backward", "frozen_layers"],
-    "TA105": ["dead_relu"],
+    "TA105": ["dead_relu", "large_init", "lr_too_high"],
+    **{"TA202: split across": ["device_mismatch"], "TA202: entirely on CPU": []},  # the latter is slow, no mistake
     "TA300": ["device_mismatch"],
     "TA301": ["missing_normalization"],
     "TA302": ["zero_inputs"],
@@ -22,18 +23,21 @@ FAULTS = {  # the causes in the rule's title and remediation, in their order
     "TA501": ["shared_module"],
     **{"TA400": [], "TA401": [], "TA402": [], "TA403": []},  # advice on style
 }
-PERFORMANCE = {"TA200", "TA201", "TA202", "TA203"}
+PERFORMANCE = {"TA200", "TA201", "TA203"}
 
 
 @dataclass
 class TorchAudit(Detector):
     """torch-audit 0.3.0 (PyPI, torch-audit): ``autopatch`` of each watched model, audited every ``every`` steps.
 
-    The tool's default is every thousandth step, more than these runs have. Its hints on performance (TA2xx: tensor
-    cores, memory layout, precision) are switched off by the tool's own ``ignore_rules``; without that every program has
-    some. Advice on style (AdamW, weight decay on biases, biases before a norm) is no fault, and what it calls
-    information (TA103, a gradient that is zero in one batch; TA404, an even kernel) is no alarm: to the tool itself
-    nothing below an error fails a run. A rule is told once, by its first finding; errors rank above warnings.
+    The tool's default is every thousandth step, which is the first alone in most of these runs; a few have a thousand
+    and more. Its hints on performance (TA200, tensor cores; TA201, memory layout; TA203, precision) are switched off by
+    the tool's own ``ignore_rules``; without that every program has some. Advice on style (AdamW, weight decay on
+    biases, biases before a norm) is no fault, nor is a model on the CPU where there is a GPU (TA202, which is an error
+    where a model is split across devices). What it calls information (TA103, a gradient that is zero in one batch;
+    TA404, an even kernel) is no alarm. Warnings are, below errors, although a run with warnings alone passes by the
+    tool's own exit status. A rule is told once for all models, by its first finding. ``autopatch`` audits every forward
+    pass while a step is due, those of an evaluation with them.
 
     Raises:
         RuntimeError: the tool's own error, TA000.

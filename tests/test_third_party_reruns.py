@@ -23,11 +23,6 @@ from recorded_program import MODULES, detector, shown
 LOSS = "F.cross_entropy(outputs, targets)"
 LEAF = (LOSS, f"{LOSS}.detach().requires_grad_()")
 CLAMPED = (LOSS, f"{LOSS}.clamp(min=1.0)")
-SEVERAL = (
-    ("cross_entropy(outputs, targets)", "cross_entropy(outputs, targets, reduction='none')"),
-    ("loss = loss_function(outputs, targets)", "loss = loss_function(outputs, targets).mean()"),
-    ("loss = loss_function(outputs, v)", "loss = loss_function(outputs, v).mean()"),
-)
 NAMED = (("outputs = model(inputs)", "outputs = model(x=inputs)"),)
 PAIR = (("def forward(self, x):", "def forward(self, x, y):"), ("model(inputs)", "model(inputs, 1)"), ("(u)", "(u, 1)"))
 MAPPING = (
@@ -49,6 +44,15 @@ IN_PLACE = (
     ("nn.ReLU()", "nn.ReLU(inplace=True)"),
     ("        run.log_metrics", "        assert not run\n        run.log_metrics"),
 )
+WARM_UP = (
+    (
+        "    run.watch(model, optimizer)\n",
+        "    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-4, total_iters=10)\n"
+        "    run.watch(model, optimizer)\n",
+    ),
+    ("            optimizer.step()\n", "            optimizer.step()\n            warmup.step()\n"),
+)
+STAYS_LOW = (*WARM_UP[:1], ("lr=config.lr", "lr=1e-3"))
 RERUNNING = (
     *("torchtest2", "lightning_overfit_batches", "torchdiag", "torch_audit", "torchmortem", "anomaly_mode"),
     "weightwatcher",
@@ -117,6 +121,47 @@ def test_anomaly_mode_knows_functions_that_there_are():
     assert set(module_of("anomaly_mode").FAULTS) - {"other"} <= there
 
 
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        ("NormBackward1", "numerics"),
+        ("LinalgVectorNormBackward0", "numerics"),
+        ("StdBackward0", "numerics"),
+        ("DivBackward0", "numerics"),
+        ("SqrtBackward0", "sqrt_grad_at_zero"),
+        ("LogBackward0", "log_of_zero"),
+    ],
+)
+def test_anomaly_mode_takes_a_norm_and_a_division_for_no_known_fault(function, fault):
+    said = f"Function '{function}' returned nan values in its 0th output."
+    trace = SimpleNamespace(rerun=Mock(side_effect=RuntimeError(said)), train_steps=list)
+    assert faults(detector("anomaly_mode").diagnose(trace).suspects) == [fault]
+
+
+@pytest.mark.parametrize("of", ["norm()", "std()"])
+def test_torch_has_a_gradient_of_zero_where_a_norm_or_a_deviation_is_zero(of):
+    x = torch.zeros(3, requires_grad=True)
+    (x.norm() if of == "norm()" else x.std()).backward()
+    assert x.grad.eq(0).all()
+
+
+def test_lightning_takes_the_recorded_learning_rates():
+    rates = module_of("lightning_overfit_batches")._rates
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": weights[:1], "lr": 0.1}, {"params": weights[1:], "lr": 0.3}])
+
+    def recorded(*values):
+        return SimpleNamespace(train_steps=lambda: pd.DataFrame({"lr": pd.Series(values, dtype=float)}))
+
+    for trace in (recorded(), recorded(0.1, float("nan"))):
+        assert rates(trace, optimizer, 3) == [[0.1, 0.3]] * 3
+    assert rates(recorded(0.1, 0.1, 0.1, 0.1), optimizer, 2) == [[0.1, 0.3]] * 2
+    torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01)  # a warm-up, made before the model is watched
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+    warm = rates(recorded(0.001, 0.05, 0.1), optimizer, 5)
+    assert [rate for step in warm for rate in step] == pytest.approx([0.001, 0.003, 0.05, 0.15, *[0.1, 0.3] * 3])
+
+
 def test_a_program_that_watches_no_model_was_not_looked_at(ask):
     with pytest.raises(NotApplicable, match="watches no model"):
         ask("anomaly_mode", *UNWATCHED)
@@ -167,12 +212,21 @@ def test_nothing_is_said_of_a_program_that_watches_no_model(name, ask):
         ("lightning_overfit_batches", (LEAF,), "loss", "the loss of one batch"),
         ("torchtest2", (CLAMPED,), "model_too_small", "did not reach"),
         ("lightning_overfit_batches", (CLAMPED,), "loss", "to 1 at best"),
-        ("torchtest2", SEVERAL, "loss", "must be a scalar"),
-        ("torchdiag", SEVERAL, "crash", "loss: FAILED"),
     ],
 )
 def test_the_tool_gets_the_programs_own_loss(name, changes, fault, words, ask):
     assert words in {s.fault: s.evidence for s in ask(name, *changes)}[fault]
+
+
+@pytest.mark.tools
+def test_lightning_warms_up_as_the_program_does(ask):
+    assert ask("lightning_overfit_batches", *WARM_UP) == ()
+    assert faults(ask("lightning_overfit_batches", *STAYS_LOW)) == ["model", "loss", "optimizer"]
+
+
+@pytest.mark.tools
+def test_a_loss_that_begins_below_zero_passes_lightning(ask):
+    assert ask("lightning_overfit_batches", (LOSS, f"{LOSS}.detach().requires_grad_() - 9")) == ()
 
 
 @pytest.mark.tools
@@ -271,6 +325,22 @@ def test_weightwatcher_counts_no_fit_that_failed(ask, monkeypatch):
     with pytest.raises(NotApplicable, match="no layer"):
         ask("weightwatcher")
     assert logging.root.manager.disable == before
+
+
+@pytest.mark.tools
+def test_weightwatcher_says_of_one_model_what_it_says_beside_another_without_layers(ask, monkeypatch):
+    from weightwatcher import WeightWatcher
+
+    some = pd.DataFrame({"longname": ["a"], "alpha": [7.0], "warning": ["under-trained"], "status": ["success"]})
+    answers = []
+    monkeypatch.setattr(WeightWatcher, "analyze", lambda self, **_: answers.pop())
+    two = ("run.watch(model, optimizer)", "run.watch(model, optimizer); run.watch(nn.Linear(2, 2), name='b')")
+    for order in ([some, some[:0]], [some[:0], some]):
+        answers[:] = order
+        assert faults(ask("weightwatcher", two)) == ["too_few_epochs", "lr_too_low"]
+    answers[:] = [some[:0], some[:0]]
+    with pytest.raises(NotApplicable, match="there is none"):
+        ask("weightwatcher", two)
 
 
 def test_lightning_starts_from_the_optimizers_first_state(programs, tmp_path):

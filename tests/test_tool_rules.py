@@ -24,6 +24,9 @@ PACKAGES = {  # adapter: the package that holds its tool's rules
     **{"torchfix": "torchfix", "cleanlab_datalab": "cleanlab", "lightning_early_stopping": "lightning"},
 }
 NO_EVALUATION = ("        run.log_metrics('val', loss=loss.item())\n".replace("'", '"'), "")
+SPLIT = "    x, y, u, v = x[:1200], y[:1200], x[1200:], y[1200:]\n"
+FEW = (SPLIT, "    x, y, u, v = x[:8], y[:8], x[1200:], y[1200:]\n")
+INFINITE = (SPLIT, f"{SPLIT}    x[5, 3] = float('inf')\n")
 WITH_REPLACEMENT = (  # by a data loader
     (
         "torch.randperm(len(x)).split(64)",
@@ -102,6 +105,12 @@ def test_deepchecks_is_started_without_telemetry(programs, tmp_path, monkeypatch
     assert {**OFFLINE, "DISABLE_DEEPCHECKS_ANONYMOUS_TELEMETRY": "1"}.items() <= seen.items()
 
 
+def test_each_check_of_deepchecks_that_draws_has_the_seed_of_its_suites():
+    detector("deepchecks")
+    script = sys.modules[type(detector("deepchecks")).__module__].SCRIPT
+    assert "FeatureLabelCorrelation(random_state=42)." in script
+
+
 # -- with the tools --------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +137,7 @@ def test_each_row_of_a_table_is_in_the_tools_own_source(name):
 def test_each_message_of_a_tool_has_a_row_or_cannot_come(name, pattern):
     folder = Path(importlib.util.find_spec(PACKAGES[name]).origin).parent
     source = "\n".join(path.read_text(errors="ignore") for path in sorted(folder.rglob("*.py")))
-    names = {"Temporal Leakage", "Unseen Categories", "Hidden Missing Values", "Invalid Value"}  # of text, dates, names
+    names = {"Temporal Leakage", "Hidden Missing Values", "Invalid Value"}  # of text, dates, names
     missing = set(re.findall(pattern, source)) - set(table_of(name))
     assert missing == (names if name == "leaklens" else set())
 
@@ -146,7 +155,8 @@ def test_each_rule_of_ruffs_default_set_has_a_row():
     rows = {code: module._row(code) for code in codes}
     assert {code for code, row in rows.items() if row not in module.FAULTS} == set()
     assert set(module.STYLE) <= set(rows.values())
-    assert {code for code, row in rows.items() if module.FAULTS[row]} == set(module.RAISE) - {"invalid-syntax"}
+    assert {code for code, row in rows.items() if module.FAULTS[row]} == {*module.RAISE, "B018"} - {"invalid-syntax"}
+    assert {code for code, row in rows.items() if module.FAULTS[row] == ("training_loop",)} == {"B018"}
 
 
 @pytest.mark.tools
@@ -158,9 +168,13 @@ def test_each_rule_of_ruffs_default_set_has_a_row():
         ("ruff", "break", ["crash"]),
         ("ruff", "__all__ = ['nothing']", []),
         ("ruff", "import os, sys", []),
+        ("ruff", "torch.optim.SGD.step", ["training_loop"]),
+        ("ruff", "torch.optim.SGD.zero_grad", ["training_loop"]),
+        ("ruff", "torch.pi == 3", []),  # B015, also of linter B
         ("torchfix", "from torch import solve", ["crash"]),
         ("torchfix", "torch.symeig(torch.eye(2))", ["crash"]),
-        ("torchfix", "torch.nn.Linear(1, 1).weight.require_grad = True", ["frozen_layers"]),
+        ("torchfix", "torch.nn.Linear(1, 1).weight.require_grad = True", ["model"]),
+        ("torchfix", "torch.nn.Linear(1, 1).weight.require_grad = False", ["model"]),
         ("torchfix", "torch.qr(torch.eye(2))", []),
         ("torchfix", "torch.utils.data.DataLoader([0])", []),  # TOR401, which is off by default
         ("mldoct", "loader = DataLoader([])", []),
@@ -187,6 +201,26 @@ def test_trainproof_declines_a_run_without_training(programs, tmp_path):
         assert [s.fault for s in detector("trainproof").diagnose(trace).suspects] == ["overfit_capacity"]
     trace = rewritten(folder, tmp_path / "healthy", *curves(losses, [1.0] * 10))
     assert not detector("trainproof").diagnose(trace).suspects
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize(
+    ("losses", "evaluated", "said"),
+    [
+        ([2.0] * 20, [1.0], {"lr_too_low": "TP-FLAT: FAIL"}),
+        ([2.0, 2.1] * 10, [1.0], {"lr_too_low": "TP-DEAD-RUN: FAIL"}),  # one fault, whichever rule calls the run dead
+        ([2 - i / 100 for i in range(99)] + [1.7], [1.0], {"lr_too_high": "TP-DIVERGE: FAIL"}),  # one batch, the last
+        ([2 - i / 100 for i in range(99)] + [1.5], [1.0], {}),
+        ([2 - i / 100 for i in range(99)], [1.0] * 5 + [3.0] * 5, {"overfit_capacity": "TP-OVERFIT: WARN"}),
+    ],
+)
+def test_trainproofs_warnings_are_alarms_and_its_dead_runs_those_of_its_gallery(
+    losses, evaluated, said, programs, tmp_path
+):
+    trace = rewritten(programs.trace(), tmp_path / "t", *curves(losses, evaluated))
+    found = {s.fault: s.evidence for s in detector("trainproof").diagnose(trace).suspects}
+    assert found.keys() == said.keys()
+    assert all(found[fault].startswith(words) for fault, words in said.items())
 
 
 @pytest.mark.tools
@@ -237,3 +271,68 @@ def test_deepchecks_of_repeated_draws_and_of_tables_that_differ(programs, tmp_pa
     assert faults_of("deepchecks", programs.trace(wider, OVERLAP), tmp_path / "w") == []
     noisy = ("    x, y, u, v =", "    x[:300] = x[300:600]\n    x, y, u, v =")
     assert "label_noise" in faults_of("deepchecks", programs.trace(noisy), tmp_path / "n")
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(not (Path(sys.prefix) / "envs" / "deepchecks").exists(), reason="no environment for deepchecks")
+@pytest.mark.parametrize("broken", ["run = lambda *_: 1 / 0", "add_condition('odd', lambda _: 1 / 0)"])
+def test_a_check_of_deepchecks_that_raises_hides_no_other_and_is_no_health(broken, programs, tmp_path, monkeypatch):
+    detector("deepchecks")
+    module = sys.modules[type(detector("deepchecks")).__module__]
+    lines = f"for check, _ in run[:1]:\n    check.{broken}\nfailed, raised ="
+    assert module.SCRIPT.count("failed, raised =") == 1
+    monkeypatch.setattr(module, "SCRIPT", module.SCRIPT.replace("failed, raised =", lines))
+    with pytest.raises(RuntimeError, match=r"PercentOfNulls: .*ZeroDivisionError: division by zero"):
+        faults_of("deepchecks", programs.trace(), tmp_path / "a")
+    assert faults_of("deepchecks", programs.trace(OVERLAP), tmp_path / "o")[:1] == ["train_in_validation"]
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(not (Path(sys.prefix) / "envs" / "deepchecks").exists(), reason="no environment for deepchecks")
+def test_what_deepchecks_has_too_few_samples_for_is_no_error(programs, tmp_path):
+    few = (SPLIT, "    x, y, u, v = x[:500], y[:500], x[500:508], y[500:508]\n")  # LabelDrift wants ten
+    assert faults_of("deepchecks", programs.trace(few), tmp_path / "f") == []
+
+
+@pytest.mark.tools
+def test_cleanlabs_failed_checks_are_no_health(programs, tmp_path, monkeypatch):
+    with pytest.raises(NotApplicable, match=r"there are 8 samples: Error in near_duplicate: .*; Error in non_iid"):
+        faults_of("cleanlab_datalab", programs.trace(FEW), tmp_path / "f")
+    with pytest.raises(NotApplicable, match=r"not finite: Error in near_duplicate: .*infinity"):
+        faults_of("cleanlab_datalab", programs.trace(INFINITE), tmp_path / "i")
+    held_out = (SPLIT, f"{SPLIT}    u[5, 3] = float('nan')\n")
+    with pytest.raises(NotApplicable, match=r"not finite: Error in near_duplicate: .*NaN"):
+        faults_of("cleanlab_datalab", programs.trace(held_out), tmp_path / "h")
+    from cleanlab.datalab.internal.issue_manager.noniid import NonIIDIssueManager
+
+    monkeypatch.setattr(NonIIDIssueManager, "find_issues", lambda self, **_: 1 / 0)
+    with pytest.raises(RuntimeError, match=r"^cleanlab: Error in non_iid: division by zero$"):
+        faults_of("cleanlab_datalab", programs.trace(), tmp_path / "e")
+    overlap = (SPLIT, f"{SPLIT}    u, v = torch.cat([u, x]), torch.cat([v, y])\n")
+    assert "train_in_validation" in faults_of("cleanlab_datalab", programs.trace(overlap), tmp_path / "o")
+
+
+@pytest.mark.tools
+def test_cleanlab_is_asked_for_imbalance_by_labels_alone(programs, tmp_path):
+    rare = "    y = torch.where(y > 5, y % 5, y)\n    y[7] = 9\n    v = v % 5\n"  # a class of one sample
+    assert faults_of("cleanlab_datalab", programs.trace((SPLIT, SPLIT + rare)), tmp_path / "r") == ["class_imbalance"]
+    null = (SPLIT, f"{SPLIT}{rare}    x[:9, 3] = float('nan')\n")
+    found = detector("cleanlab_datalab").diagnose(
+        Trace(shown("cleanlab_datalab", programs.trace(null), tmp_path / "n"))
+    )
+    assert [(s.fault, s.evidence) for s in found.suspects] == [
+        ("nan_inputs", "null: 9 of 1200 rows have a null_score below 1"),
+        ("class_imbalance", "class_imbalance: 1 issues in 1200 rows"),
+    ]
+    infinite = (SPLIT, f"{SPLIT}{rare}    x[:9, 3] = float('inf')\n")
+    assert faults_of("cleanlab_datalab", programs.trace(infinite), tmp_path / "i") == ["class_imbalance"]
+
+
+@pytest.mark.tools
+def test_leaklens_of_booleans_that_training_knows_one_value_of(programs, tmp_path):
+    booleans = (
+        (SPLIT, f"{SPLIT}    x, u = torch.rand_like(x) > 0.5, torch.rand_like(u) > 0.5\n    x[:, 20] = True\n"),
+        ("model(inputs)", "model(inputs.float())"),
+        ("model(u)", "model(u.float())"),
+    )
+    assert faults_of("leaklens", programs.trace(*booleans), tmp_path / "b") == []
