@@ -3,6 +3,7 @@
 What loads PyTorch is imported within its fixture: tests that need none of it start seconds earlier.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,18 @@ def school(tmp_path, judging_pool):
     from school import School
 
     return School(tmp_path, judging_pool)
+
+
+@pytest.fixture
+def ask(programs, tmp_path, monkeypatch):
+    """Return a function that returns the suspects which a detector has of a variant of the recorded program."""
+    from bugbench.detector import Trace
+    from recorded_program import detector, shown
+
+    monkeypatch.chdir(tmp_path)
+
+    def suspects(name, *changes):
+        folder = shown(name, programs.trace(*changes, epochs=1), tmp_path / f"trace-{len(os.listdir())}")
+        return detector(name).diagnose(Trace(folder)).suspects
+
+    return suspects

@@ -1,14 +1,17 @@
 """A small program that trains on digits, recorded with its text changed, and what a detector is shown of it."""
 
 import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 from bugbench.catalogue import load
-from bugbench.detector import Detector
+from bugbench.detector import Detector, Suspect
 from bugbench.plugins import load_detector
 from bugbench.recorder import Recorder
 from bugbench.rerun import rerun
-from bugbench.trace import export
+from bugbench.trace import Trace, export
 
 CATALOGUE = load()
 MODULES = {  # detector: the module that its tool is imported as
@@ -107,3 +110,17 @@ def shown(name: str, folder: Path, place: Path) -> Path:
     if "rerun" in access:
         shutil.copytree(folder / "data", place / "data")
     return place
+
+
+def faults_of(name: str, folder: Path, place: Path) -> list[str]:
+    """Return the faults that a detector names of a trace, in order."""
+    return faults(detector(name).diagnose(Trace(shown(name, folder, place))).suspects)
+
+
+def faults(found: Iterable[Suspect]) -> list[str]:
+    return [suspect.fault for suspect in found]
+
+
+def module_of(name: str) -> ModuleType:
+    """Return the module of a detector's file."""
+    return sys.modules[type(detector(name)).__module__]

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bugbench.detector import NotApplicable, Trace
+from bugbench.detector import NotApplicable
 from bugbench.third_party import loss_of
-from recorded_program import detector, shown
 
 LOSS = "loss = loss_function(outputs, targets)\n            loss.backward"
 SEVERAL = (
@@ -37,17 +36,6 @@ TWO = (
     ("        optimizer.step()", "        optimizer.step()\n            other(inputs[:, :32])"),
     (FIRST, f"{FIRST}    other = nn.Sequential(nn.Linear(32, 8), nn.ReLU())\n    run.watch(other)\n"),
 )
-
-
-@pytest.fixture
-def ask(programs, tmp_path, monkeypatch):
-    """Return a function that returns the suspects which a detector has of a variant of the program."""
-    monkeypatch.chdir(tmp_path)
-
-    def suspects(name, *changes):
-        return detector(name).diagnose(Trace(shown(name, programs.trace(*changes, epochs=1), tmp_path / "t"))).suspects
-
-    return suspects
 
 
 def evidence(found):

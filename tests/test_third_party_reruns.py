@@ -4,11 +4,8 @@ Healthy variants of the small program stay silent; what is broken is named as by
 """
 
 import ast
-import copy
 import importlib.util
 import logging
-import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -18,7 +15,7 @@ import pytest
 import torch
 from bugbench.detector import NotApplicable, Trace
 from bugbench.third_party import Following, follow, translate
-from recorded_program import MODULES, detector, shown
+from recorded_program import MODULES, detector, faults, module_of, shown
 
 LOSS = "F.cross_entropy(outputs, targets)"
 LEAF = (LOSS, f"{LOSS}.detach().requires_grad_()")
@@ -44,39 +41,10 @@ IN_PLACE = (
     ("nn.ReLU()", "nn.ReLU(inplace=True)"),
     ("        run.log_metrics", "        assert not run\n        run.log_metrics"),
 )
-WARM_UP = (
-    (
-        "    run.watch(model, optimizer)\n",
-        "    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-4, total_iters=10)\n"
-        "    run.watch(model, optimizer)\n",
-    ),
-    ("            optimizer.step()\n", "            optimizer.step()\n            warmup.step()\n"),
-)
-STAYS_LOW = (*WARM_UP[:1], ("lr=config.lr", "lr=1e-3"))
 RERUNNING = (
     *("torchtest2", "lightning_overfit_batches", "torchdiag", "torch_audit", "torchmortem", "anomaly_mode"),
     "weightwatcher",
 )
-
-
-@pytest.fixture
-def ask(programs, tmp_path, monkeypatch):
-    """Return a function that returns the suspects which a detector has of a variant of the program."""
-    monkeypatch.chdir(tmp_path)
-
-    def suspects(name, *changes):
-        folder = shown(name, programs.trace(*changes, epochs=1), tmp_path / f"trace-{len(os.listdir())}")
-        return detector(name).diagnose(Trace(folder)).suspects
-
-    return suspects
-
-
-def module_of(name):
-    return sys.modules[type(detector(name)).__module__]
-
-
-def faults(found):
-    return [suspect.fault for suspect in found]
 
 
 # -- anywhere --------------------------------------------------------------------------------------------------------
@@ -145,23 +113,6 @@ def test_torch_has_a_gradient_of_zero_where_a_norm_or_a_deviation_is_zero(of):
     assert x.grad.eq(0).all()
 
 
-def test_lightning_takes_the_recorded_learning_rates():
-    rates = module_of("lightning_overfit_batches")._rates
-    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = torch.optim.SGD([{"params": weights[:1], "lr": 0.1}, {"params": weights[1:], "lr": 0.3}])
-
-    def recorded(*values):
-        return SimpleNamespace(train_steps=lambda: pd.DataFrame({"lr": pd.Series(values, dtype=float)}))
-
-    for trace in (recorded(), recorded(0.1, float("nan"))):
-        assert rates(trace, optimizer, 3) == [[0.1, 0.3]] * 3
-    assert rates(recorded(0.1, 0.1, 0.1, 0.1), optimizer, 2) == [[0.1, 0.3]] * 2
-    torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01)  # a warm-up, made before the model is watched
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
-    warm = rates(recorded(0.001, 0.05, 0.1), optimizer, 5)
-    assert [rate for step in warm for rate in step] == pytest.approx([0.001, 0.003, 0.05, 0.15, *[0.1, 0.3] * 3])
-
-
 def test_a_program_that_watches_no_model_was_not_looked_at(ask):
     with pytest.raises(NotApplicable, match="watches no model"):
         ask("anomaly_mode", *UNWATCHED)
@@ -216,17 +167,6 @@ def test_nothing_is_said_of_a_program_that_watches_no_model(name, ask):
 )
 def test_the_tool_gets_the_programs_own_loss(name, changes, fault, words, ask):
     assert words in {s.fault: s.evidence for s in ask(name, *changes)}[fault]
-
-
-@pytest.mark.tools
-def test_lightning_warms_up_as_the_program_does(ask):
-    assert ask("lightning_overfit_batches", *WARM_UP) == ()
-    assert faults(ask("lightning_overfit_batches", *STAYS_LOW)) == ["model", "loss", "optimizer"]
-
-
-@pytest.mark.tools
-def test_a_loss_that_begins_below_zero_passes_lightning(ask):
-    assert ask("lightning_overfit_batches", (LOSS, f"{LOSS}.detach().requires_grad_() - 9")) == ()
 
 
 @pytest.mark.tools
@@ -341,21 +281,3 @@ def test_weightwatcher_says_of_one_model_what_it_says_beside_another_without_lay
     answers[:] = [some[:0], some[:0]]
     with pytest.raises(NotApplicable, match="there is none"):
         ask("weightwatcher", two)
-
-
-def test_lightning_starts_from_the_optimizers_first_state(programs, tmp_path):
-    trace = Trace(shown("torchdiag", programs.trace(epochs=1), tmp_path / "t"))
-    model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-
-    def step():
-        optimizer.zero_grad()
-        model(torch.ones(1, 2)).sum().backward()
-        optimizer.step()
-
-    step()
-    probe, first = module_of("lightning_overfit_batches")._Beginning(trace), copy.deepcopy(optimizer.state_dict())
-    probe.watch(model, optimizer)
-    step()
-    for number, state in first["state"].items():
-        assert all(torch.equal(state[name], probe.optimizer_state["state"][number][name]) for name in state)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from bugbench.detector import NotApplicable, NotInstalled, Trace
 from bugbench.third_party import OFFLINE, PINS, tool
-from recorded_program import OVERLAP, detector, shown
+from recorded_program import OVERLAP, detector, faults_of, module_of, shown
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {  # adapter: the package that holds its tool's rules
@@ -24,9 +24,6 @@ PACKAGES = {  # adapter: the package that holds its tool's rules
     **{"torchfix": "torchfix", "cleanlab_datalab": "cleanlab", "lightning_early_stopping": "lightning"},
 }
 NO_EVALUATION = ("        run.log_metrics('val', loss=loss.item())\n".replace("'", '"'), "")
-SPLIT = "    x, y, u, v = x[:1200], y[:1200], x[1200:], y[1200:]\n"
-FEW = (SPLIT, "    x, y, u, v = x[:8], y[:8], x[1200:], y[1200:]\n")
-INFINITE = (SPLIT, f"{SPLIT}    x[5, 3] = float('inf')\n")
 WITH_REPLACEMENT = (  # by a data loader
     (
         "torch.randperm(len(x)).split(64)",
@@ -35,12 +32,8 @@ WITH_REPLACEMENT = (  # by a data loader
 )
 
 
-def faults_of(name: str, folder: Path, place: Path) -> list[str]:
-    return [s.fault for s in detector(name).diagnose(Trace(shown(name, folder, place))).suspects]
-
-
 def table_of(name: str) -> dict:
-    return sys.modules[type(detector(name)).__module__].FAULTS
+    return module_of(name).FAULTS
 
 
 def rewritten(folder: Path, place: Path, steps: pd.DataFrame, metrics: pd.DataFrame) -> Trace:
@@ -70,8 +63,7 @@ def test_pins_are_those_of_the_extra_and_of_the_constraints():
 
 
 def test_the_environment_of_deepchecks_is_pinned_and_told_alike():
-    detector("deepchecks")
-    packages = sys.modules[type(detector("deepchecks")).__module__].PACKAGES
+    packages = module_of("deepchecks").PACKAGES
     assert all(re.fullmatch(r"[a-z-]+==[\d.]+", pin) for pin in packages.split())
     assert f"envs/deepchecks/bin/pip install {packages}\n" in (ROOT / "CONTRIBUTING.md").read_text()
 
@@ -106,8 +98,7 @@ def test_deepchecks_is_started_without_telemetry(programs, tmp_path, monkeypatch
 
 
 def test_each_check_of_deepchecks_that_draws_has_the_seed_of_its_suites():
-    detector("deepchecks")
-    script = sys.modules[type(detector("deepchecks")).__module__].SCRIPT
+    script = module_of("deepchecks").SCRIPT
     assert "FeatureLabelCorrelation(random_state=42)." in script
 
 
@@ -150,7 +141,7 @@ def test_each_rule_of_ruffs_default_set_has_a_row():
     enabled = re.search(r"linter\.rules\.enabled = \[(.*?)\n\]", settings, re.DOTALL).group(1)
     codes = set(re.findall(r"\(([A-Z]+\d+)\)", enabled))
     detector("ruff")
-    module = sys.modules[type(detector("ruff")).__module__]
+    module = module_of("ruff")
     assert set(module.RAISE) - {"invalid-syntax"} <= codes
     rows = {code: module._row(code) for code in codes}
     assert {code for code, row in rows.items() if row not in module.FAULTS} == set()
@@ -271,68 +262,3 @@ def test_deepchecks_of_repeated_draws_and_of_tables_that_differ(programs, tmp_pa
     assert faults_of("deepchecks", programs.trace(wider, OVERLAP), tmp_path / "w") == []
     noisy = ("    x, y, u, v =", "    x[:300] = x[300:600]\n    x, y, u, v =")
     assert "label_noise" in faults_of("deepchecks", programs.trace(noisy), tmp_path / "n")
-
-
-@pytest.mark.tools
-@pytest.mark.skipif(not (Path(sys.prefix) / "envs" / "deepchecks").exists(), reason="no environment for deepchecks")
-@pytest.mark.parametrize("broken", ["run = lambda *_: 1 / 0", "add_condition('odd', lambda _: 1 / 0)"])
-def test_a_check_of_deepchecks_that_raises_hides_no_other_and_is_no_health(broken, programs, tmp_path, monkeypatch):
-    detector("deepchecks")
-    module = sys.modules[type(detector("deepchecks")).__module__]
-    lines = f"for check, _ in run[:1]:\n    check.{broken}\nfailed, raised ="
-    assert module.SCRIPT.count("failed, raised =") == 1
-    monkeypatch.setattr(module, "SCRIPT", module.SCRIPT.replace("failed, raised =", lines))
-    with pytest.raises(RuntimeError, match=r"PercentOfNulls: .*ZeroDivisionError: division by zero"):
-        faults_of("deepchecks", programs.trace(), tmp_path / "a")
-    assert faults_of("deepchecks", programs.trace(OVERLAP), tmp_path / "o")[:1] == ["train_in_validation"]
-
-
-@pytest.mark.tools
-@pytest.mark.skipif(not (Path(sys.prefix) / "envs" / "deepchecks").exists(), reason="no environment for deepchecks")
-def test_what_deepchecks_has_too_few_samples_for_is_no_error(programs, tmp_path):
-    few = (SPLIT, "    x, y, u, v = x[:500], y[:500], x[500:508], y[500:508]\n")  # LabelDrift wants ten
-    assert faults_of("deepchecks", programs.trace(few), tmp_path / "f") == []
-
-
-@pytest.mark.tools
-def test_cleanlabs_failed_checks_are_no_health(programs, tmp_path, monkeypatch):
-    with pytest.raises(NotApplicable, match=r"there are 8 samples: Error in near_duplicate: .*; Error in non_iid"):
-        faults_of("cleanlab_datalab", programs.trace(FEW), tmp_path / "f")
-    with pytest.raises(NotApplicable, match=r"not finite: Error in near_duplicate: .*infinity"):
-        faults_of("cleanlab_datalab", programs.trace(INFINITE), tmp_path / "i")
-    held_out = (SPLIT, f"{SPLIT}    u[5, 3] = float('nan')\n")
-    with pytest.raises(NotApplicable, match=r"not finite: Error in near_duplicate: .*NaN"):
-        faults_of("cleanlab_datalab", programs.trace(held_out), tmp_path / "h")
-    from cleanlab.datalab.internal.issue_manager.noniid import NonIIDIssueManager
-
-    monkeypatch.setattr(NonIIDIssueManager, "find_issues", lambda self, **_: 1 / 0)
-    with pytest.raises(RuntimeError, match=r"^cleanlab: Error in non_iid: division by zero$"):
-        faults_of("cleanlab_datalab", programs.trace(), tmp_path / "e")
-    overlap = (SPLIT, f"{SPLIT}    u, v = torch.cat([u, x]), torch.cat([v, y])\n")
-    assert "train_in_validation" in faults_of("cleanlab_datalab", programs.trace(overlap), tmp_path / "o")
-
-
-@pytest.mark.tools
-def test_cleanlab_is_asked_for_imbalance_by_labels_alone(programs, tmp_path):
-    rare = "    y = torch.where(y > 5, y % 5, y)\n    y[7] = 9\n    v = v % 5\n"  # a class of one sample
-    assert faults_of("cleanlab_datalab", programs.trace((SPLIT, SPLIT + rare)), tmp_path / "r") == ["class_imbalance"]
-    null = (SPLIT, f"{SPLIT}{rare}    x[:9, 3] = float('nan')\n")
-    found = detector("cleanlab_datalab").diagnose(
-        Trace(shown("cleanlab_datalab", programs.trace(null), tmp_path / "n"))
-    )
-    assert [(s.fault, s.evidence) for s in found.suspects] == [
-        ("nan_inputs", "null: 9 of 1200 rows have a null_score below 1"),
-        ("class_imbalance", "class_imbalance: 1 issues in 1200 rows"),
-    ]
-    infinite = (SPLIT, f"{SPLIT}{rare}    x[:9, 3] = float('inf')\n")
-    assert faults_of("cleanlab_datalab", programs.trace(infinite), tmp_path / "i") == ["class_imbalance"]
-
-
-@pytest.mark.tools
-def test_leaklens_of_booleans_that_training_knows_one_value_of(programs, tmp_path):
-    booleans = (
-        (SPLIT, f"{SPLIT}    x, u = torch.rand_like(x) > 0.5, torch.rand_like(u) > 0.5\n    x[:, 20] = True\n"),
-        ("model(inputs)", "model(inputs.float())"),
-        ("model(u)", "model(u.float())"),
-    )
-    assert faults_of("leaklens", programs.trace(*booleans), tmp_path / "b") == []
