@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bugbench.catalogue import Catalogue, Workload, load
+from bugbench.catalogue import Catalogue, Workload, catalogue_of
 from bugbench.worker import Worker, WorkerPool
 from tiny_workload import DATASET, LONG, PROGRAM, SETTINGS
 
 
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
-    return load()
+    return catalogue_of()
 
 
 @pytest.fixture

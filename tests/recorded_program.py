@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from bugbench.catalogue import load
+from bugbench.catalogue import catalogue_of
 from bugbench.detector import Detector, Suspect
 from bugbench.plugins import load_detector
 from bugbench.recorder import Recorder
 from bugbench.rerun import rerun
 from bugbench.trace import Trace, export
 
-CATALOGUE = load()
+CATALOGUE = catalogue_of()
 MODULES = {  # detector: the module that its tool is imported as
     **{"torchtest2": "torchtest2", "cleanlab_datalab": "cleanlab", "leakcheck_ml": "leakcheck", "leaklens": "leaklens"},
     **{"torch_audit": "torch_audit", "torchdiag": "torchdiag", "torchmortem": "torchmortem", "mldoct": "mldoctor"},

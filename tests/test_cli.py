@@ -82,6 +82,7 @@ def test_second_run_trains_nothing_again(home: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_sweep_goes_on_elsewhere_from_published_verdicts(home: Path, tmp_path: Path) -> None:
     """Nothing is trained of which all verdicts are there; a detector with another knob needs the traces."""
     assert "2 cases added" in bugbench(str(home / "results"), module="bugbench.merge", cwd=tmp_path)
@@ -169,6 +170,7 @@ def test_newcomer_adds_card_detector_and_workload_from_outside(tmp_path: Path) -
     assert "flat_loss" in verdicts(tmp_path, "linear_net", workload="iris_mlp").index, "it took no part, and stays"
 
 
+@pytest.mark.slow
 def test_detectors_that_learn_judge_at_the_end_of_a_sweep(tmp_path: Path) -> None:
     """From the cases of all jobs, each workload by a model of the others; `bugbench.judge` finds the same."""
     for name, text in example_files().items():

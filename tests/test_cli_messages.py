@@ -1,6 +1,5 @@
 """What the commands say without training: to wrong names and amounts, and of the catalogue."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,12 +98,6 @@ def test_judge_refuses_less_than_nothing(option: str, tmp_path: Path) -> None:
 
 def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
     assert "run `python -m bugbench` first" in bugbench(module="bugbench.report", cwd=tmp_path, code=1)
-
-
-def test_catalogue_as_json(tmp_path: Path) -> None:
-    data = json.loads(bugbench("--format", "json", module="bugbench.catalogue", cwd=tmp_path))
-    assert {"bug": "softmax_dim", "workload": "digits_cnn", "state": "degraded"} in data["cases"]
-    assert {d["id"] for d in data["detectors"]} >= {"oracle", "finite_checks", "loss_recomputation"}
 
 
 def test_catalogue_as_tables(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bugbench.catalogue import load
+from bugbench.catalogue import catalogue_of
 from bugbench.runner import Outcome, prepare
 from bugbench.store import Store
 from bugbench.worker import Worker, WorkerPool
 
-CATALOGUE = load()
+CATALOGUE = catalogue_of()
 STEP = "        optimizer.step()\n"
 
 

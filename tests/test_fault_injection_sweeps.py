@@ -158,7 +158,8 @@ def training_workers(harness: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers by /proc")
-@pytest.mark.parametrize("seed", [1, slow(2), slow(3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_killed_workers_cost_their_cases_only_and_the_next_run_repairs_these(
     undisturbed: Path, tmp_path: Path, seed: int
 ) -> None:
@@ -211,7 +212,8 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs root or user namespaces to mount a small tmpfs")
-@pytest.mark.parametrize("share", [slow(0.02), 0.3, slow(0.6), slow(0.97)])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 def test_full_disk_is_told_and_a_rerun_with_room_completes(undisturbed: Path, tmp_path: Path, share: float) -> None:
     """The results lie on a disk with room for a share of them."""
     needed = sum(path.stat().st_blocks * 512 for path in (undisturbed / "results").rglob("*") if path.is_file())

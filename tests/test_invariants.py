@@ -86,9 +86,9 @@ def test_a_broken_habit_is_seen_and_named(fault, healthy, tmp_path):
 
 
 def families() -> dict[str, str]:
-    from bugbench.catalogue import load
+    from bugbench.catalogue import catalogue_of
 
-    return {fault: entry["family"] for fault, entry in load().faults.items()}
+    return {fault: entry["family"] for fault, entry in catalogue_of().faults.items()}
 
 
 def test_table_of_relations_has_known_faults_only():

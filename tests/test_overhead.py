@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bugbench.catalogue import load
+from bugbench.catalogue import catalogue_of
 from bugbench.overhead import Overhead, measure, paired_ratio, read_rows, write_rows
 from bugbench.overhead.__main__ import main
 from bugbench.overhead.recorders import CONTENDERS, Bare
@@ -46,7 +46,7 @@ class Broken(Bare):
 @pytest.fixture
 def short():
     """A workload that is over in a moment."""
-    workload = load().workload(FASTEST)
+    workload = catalogue_of().workload(FASTEST)
     return type(workload)(workload.name, workload.program, workload.dataset, workload.settings, {"epochs": 1})
 
 
@@ -119,7 +119,7 @@ def test_wrong_names_and_numbers(arguments, message, tmp_path):
 
 
 def test_sweep_compares_the_harness_with_plain_processes(short, tmp_path):
-    run = prepare(load().card("lr_too_high"), short, 0).run
+    run = prepare(catalogue_of().card("lr_too_high"), short, 0).run
     crashing = replace(run, source=run.source.replace("def main(config, run):", "def main(config, run):\n    [][0]"))
     assert crashing != run
     rows = measure_sweep([run, crashing], tmp_path)
@@ -132,7 +132,7 @@ def test_sweep_compares_the_harness_with_plain_processes(short, tmp_path):
 
 
 def test_sampled_cases_are_different_and_the_same_each_time():
-    catalogue = load()
+    catalogue = catalogue_of()
     runs = sampled_runs(catalogue, 8)
     assert len({(run.source, run.workload.name, str(run.config)) for run in runs}) == 8
     assert sampled_runs(catalogue, 8) == runs

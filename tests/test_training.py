@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bugbench.catalogue import Catalogue, load
+from bugbench.catalogue import Catalogue, catalogue_of
 from bugbench.impact import is_harmful
 from bugbench.job import CaseResult, Plan, run_job
 from bugbench.judge import judges_of
@@ -19,7 +19,7 @@ from bugbench.store import Store
 from bugbench.worker import Worker, WorkerPool
 
 ROOT = Path(__file__).resolve().parent.parent
-CATALOGUE = load()
+CATALOGUE = catalogue_of()
 FAST = ("cancer_mlp", "diabetes_mlp")  # train in about half a second, so that five seeds of every control are cheap
 CONTROLS = [name for name in CATALOGUE.cards if CATALOGUE.card(name).control]
 NAMED_BY_THE_USER = [
