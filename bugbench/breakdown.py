@@ -15,7 +15,7 @@ import pandas as pd
 from bugbench.clusters import cell_means
 from bugbench.comparison import Ranks, friedman, holm, paired_p_values
 from bugbench.scoring import DIGITS
-from bugbench.statistics import Floats
+from bugbench.statistics import Floats, cluster_bootstrap
 from bugbench.survival import Survival, kaplan_meier
 
 LEVEL = 0.05  # of the tests, after correction
@@ -160,11 +160,14 @@ def alarm_times(cases: pd.DataFrame, lengths: pd.DataFrame) -> AlarmTimes:
 def comparisons(cases: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:
     """Return a row per pair of detectors: is the difference of their diagnosis J's more than chance?
 
-    Over the cases on which both were judged. What a fault, or a control, adds to the difference of the two J's on all
-    workloads together may as well have had the other sign, if the detectors were equally good
-    (:func:`bugbench.comparison.paired_p_values`): so the test is about other faults and other controls, on workloads
-    like these. ``clusters`` counts faults and controls, ``p_holm`` is corrected for the number of pairs (Holm 1979),
-    and ``told_apart`` says whether it is 0.05 or less.
+    Over the cases on which both were judged. ``p``: what a fault, or a control, adds to the difference of the two J's
+    on all workloads together may as well have had the other sign, if the detectors were equally good
+    (:func:`bugbench.comparison.paired_p_values`); ``p_holm`` is corrected for the number of pairs (Holm 1979). That is
+    about other faults and other controls on these very workloads, though a detector may take all runs of one workload
+    for faulty ones. So the interval from ``low`` to ``high`` draws workloads again as well
+    (:func:`bugbench.statistics.cluster_bootstrap`), and ``told_apart`` are those whose ``p_holm`` is 0.05 or less and
+    whose interval leaves out 0. ``clusters`` counts faults and controls; where there are none of one or the other,
+    nothing else is known.
 
     Args:
         cases: see above.
@@ -178,36 +181,42 @@ def comparisons(cases: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:
     by_coverage: dict[bytes, list[tuple[int, int]]] = {}
     for a, b in itertools.combinations(range(len(names)), 2):
         by_coverage.setdefault((known[names[a]] & known[names[b]]).to_numpy().tobytes(), []).append((a, b))
-    rows = []
+    tables = [pd.DataFrame(columns=["detector", "other", "clusters", "difference", "low", "high", "p"])]
     for coverage, pairs in by_coverage.items():
         shared = known.index[np.frombuffer(coverage, dtype=bool)]
         compared = [names[place] for place in sorted({place for pair in pairs for place in pair})]
-        added = _added_to_score(bugs, controls, shared, compared)
         places = [(compared.index(names[a]), compared.index(names[b])) for a, b in pairs]
-        for (a, b), p in zip(places, paired_p_values(added, places), strict=True):
-            difference = float(added[:, a].sum() - added[:, b].sum())
-            rows.append([compared[a], compared[b], len(added), difference, p])
-    table = pd.DataFrame(rows, columns=["detector", "other", "clusters", "difference", "p"])
+        both = [rows[pd.MultiIndex.from_frame(rows[CASE]).isin(shared)] for rows in (bugs, controls)]
+        found = _compared([rows[rows["detector"].isin(compared)] for rows in both], compared, places)
+        first, second = ([compared[pair[end]] for pair in places] for end in (0, 1))
+        tables.append(found.assign(detector=first, other=second))
+    table = pd.concat([part for part in tables if len(part)] or tables)[tables[0].columns]
     adjusted = holm(table["p"].to_numpy(dtype=float))
-    return table.assign(p_holm=adjusted, told_apart=adjusted <= LEVEL).sort_values(
-        ["detector", "other"], ignore_index=True
-    )
+    apart = (adjusted <= LEVEL) & ~((table["low"] <= 0) & (table["high"] >= 0))
+    return table.assign(p_holm=adjusted, told_apart=apart).sort_values(["detector", "other"], ignore_index=True)
 
 
-def _added_to_score(bugs: pd.DataFrame, controls: pd.DataFrame, shared: pd.Index, detectors: Sequence[str]) -> Floats:
-    """Return what each fault and each control of the shared cases adds to the J of each detector.
+def _compared(
+    shared: Sequence[pd.DataFrame], detectors: Sequence[str], pairs: Sequence[tuple[int, int]]
+) -> pd.DataFrame:
+    """Return ``clusters, difference, low, high, p`` of each pair, given the bugs and the controls both judged."""
+    if any(rows.empty for rows in shared):
+        unknown = dict.fromkeys(("difference", "low", "high", "p"), math.nan)
+        return pd.DataFrame({"clusters": 0, **unknown}, index=range(len(pairs)))
+    workloads = sorted(set().union(*(rows["workload"] for rows in shared)))
+    bugs = cell_means(shared[0], "fault", ["exact"], detectors, workloads)
+    controls = cell_means(shared[1], "bug", ["alarm"], detectors, workloads)
+    added = np.vstack([bugs.parts(), -controls.parts()])  # to the J of each detector, by each fault and control
+    first, second = ([pair[end] for pair in pairs] for end in (0, 1))
 
-    Shape (faults + controls, detectors); no rows if there are no bugs or no controls.
-    """
-    added = []
-    for rows, unit, mark, sign in ((bugs, "fault", "exact", 1.0), (controls, "bug", "alarm", -1.0)):
-        chosen = rows[pd.MultiIndex.from_frame(rows[CASE]).isin(shared)]
-        chosen = chosen[chosen["detector"].isin(detectors)]
-        if chosen.empty:
-            return np.zeros((0, len(detectors)))
-        workloads = sorted(chosen["workload"].unique())
-        added.append(sign * cell_means(chosen, unit, [mark], detectors, workloads).parts())
-    return np.vstack(added)
+    def differences(faults: Floats, healthy: Floats, places: Floats) -> Floats:
+        scores = bugs.mean(faults, places) - controls.mean(healthy, places)
+        return scores[:, first] - scores[:, second]
+
+    low, high = cluster_bootstrap(differences, [bugs.unit_count, controls.unit_count, len(workloads)])
+    scores = added.sum(axis=0)
+    columns = {"difference": scores[first] - scores[second], "low": low, "high": high}
+    return pd.DataFrame({"clusters": len(added), **columns, "p": paired_p_values(added, pairs)})
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,12 @@ class Ranks:
         blocks: number of blocks.
         statistic: chi squared, corrected for ties; 0 where all columns are equal in all blocks.
         p: of no column being better than another.
-        untied: how much the ranks vary within a block, as a share of what they would without ties; 1 without any.
     """
 
     mean: Floats
     blocks: int
     statistic: float
     p: float
-    untied: float = 1.0
 
 
 def friedman(values: Floats) -> Ranks:
@@ -98,21 +96,22 @@ def friedman(values: Floats) -> Ranks:
     untied = 1 - ties / (blocks * columns * (columns**2 - 1))
     mean = ranks.mean(axis=0)
     if untied <= TIE:
-        return Ranks(mean, blocks, 0.0, 1.0, 0.0)
+        return Ranks(mean, blocks, 0.0, 1.0)
     spread = 12 * blocks / (columns * (columns + 1)) * float(((mean - (columns + 1) / 2) ** 2).sum())
     statistic = spread / untied
-    return Ranks(mean, blocks, statistic, float(stats.chi2.sf(statistic, columns - 1)), untied)
+    return Ranks(mean, blocks, statistic, float(stats.chi2.sf(statistic, columns - 1)))
 
 
-def critical_difference(columns: int, blocks: int, level: float = 0.05, untied: float = 1.0) -> float:
+def critical_difference(columns: int, blocks: int, level: float = 0.05) -> float:
     """Return by how much two mean ranks must differ to be told apart (Nemenyi 1963; Demsar 2006, section 3.2.2).
 
     q * sqrt(k (k + 1) / (6 N)), where q is the critical value of the studentized range with infinitely many degrees
     of freedom, divided by the square root of 2. k (k + 1) / 6 is the variance of the difference of two ranks that do
-    not tie; ``untied`` (see :class:`Ranks`) is what ties leave of it, as in Friedman's statistic.
+    not tie. Ties, of which there are many where most detectors are silent, make it err on the safe side: to shrink it
+    by what they leave of the variance, as Friedman's statistic does, would only be right if all columns tied alike.
     """
     q = float(stats.studentized_range.ppf(1 - level, columns, np.inf)) / np.sqrt(2)
-    return float(q * np.sqrt(untied * columns * (columns + 1) / (6 * blocks)))
+    return float(q * np.sqrt(columns * (columns + 1) / (6 * blocks)))
 
 
 def not_told_apart(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:

@@ -112,7 +112,8 @@ def cluster_bootstrap(
     1997, 3.8). Several independent sets of clusters may be drawn at once, such as bugs and controls for their
     difference, or the rows and the columns of a crossed design, whose cell then weighs the product of the two (Owen
     2007, the pigeonhole bootstrap; it errs on the wide side). Everything is evaluated on the same draws, so columns of
-    the statistic may be compared.
+    the statistic may be compared. It knows nothing of clusters unlike all that are there: where every cluster says 0,
+    the interval is that point.
 
     Args:
         statistic: called with one array of weights per set, shape (resamples, clusters in the set), which say how

@@ -18,12 +18,13 @@ def test_few_differences_are_tested_exactly():
 
 
 def test_many_differences_agree_with_the_test_of_one_pair():
-    random = np.random.default_rng(0)
-    parts = random.normal(size=(40, 3)) + np.array([0.0, 0.3, 1.0])
+    random = np.random.default_rng(1)
+    parts = random.normal(size=(40, 3)) + np.array([0.0, 0.35, 0.45])
     pairs = [(0, 1), (0, 2), (1, 2)]
     for (a, b), p in zip(pairs, paired_p_values(parts, pairs), strict=True):
-        # Both draw 99,999 flips, of other seeds: three standard errors of the two together are 0.007 at most
-        assert p == pytest.approx(sign_flip_test(parts[:, a] - parts[:, b], "two-sided"), abs=0.007)
+        # of 999,999 and of 99,999 flips: three standard errors of the two together are 0.005 at most
+        assert 0.1 < p < 0.99
+        assert p == pytest.approx(sign_flip_test(parts[:, a] - parts[:, b], "two-sided"), abs=0.005)
     np.testing.assert_array_equal(paired_p_values(parts, pairs), paired_p_values(parts, pairs))
 
 
@@ -92,12 +93,15 @@ def test_critical_difference_of_the_example_in_demsar():
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
 
 
-def test_ties_narrow_the_critical_difference():
-    # Ranks 1.5, 1.5, 3 in each block: the variance of a rank is 1/2, without ties 2/3, so a share of 3/4
-    ranks = friedman(np.tile([[0.5, 0.5, 0.0]], (4, 1)))
-    assert ranks.untied == pytest.approx(3 / 4)
-    assert critical_difference(3, 4, untied=ranks.untied) == pytest.approx(critical_difference(3, 4) * np.sqrt(3 / 4))
-    assert friedman(np.array([[0.2, 0.1], [0.2, 0.1]])).untied == 1
+def test_two_equally_good_among_many_silent_ones_are_seldom_told_apart():
+    random = np.random.default_rng(0)
+    apart = 0
+    for _ in range(200):
+        values = np.zeros((132, 22))
+        values[:, :2] = random.random((132, 2)) < 0.1
+        ranks = friedman(values)
+        apart += abs(ranks.mean[0] - ranks.mean[1]) > critical_difference(22, ranks.blocks)
+    assert apart <= 0.05 * 200
 
 
 def test_groups_that_are_not_told_apart():

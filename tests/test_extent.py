@@ -121,5 +121,10 @@ def test_what_seeds_add():
         "of 5 times (intraclass correlation 0.74): further seeds, however many, would narrow an interval from one "
         "seed by an estimated 14% at most."
     )
+    # controls alone say nothing of the other half of J
+    assert seeds_words(table[table["control"]]) == (
+        " Where a control ran on a workload with several seeds, a detector got the same mark with each in 100% of 2 "
+        "times (intraclass correlation 1.00)."
+    )
     assert seeds_words(table[table["seed"] == 0]) == ""
     assert seeds_words(table[table["bug"] == "a"]) == ""

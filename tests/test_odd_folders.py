@@ -99,9 +99,9 @@ def test_a_fault_that_the_vocabulary_has_no_more_is_in_one_family(tmp_path):
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ({"always_healthy": None}, "The one fault that does harm, `softmax_dim`, is never the first suspect of any"),
-        ({"prior": "softmax_dim"}, "The one fault that does harm, `softmax_dim`, is never the first suspect of any"),
-        ({"call_order": "softmax_dim"}, "The one fault that does harm is named, in one case at least, by some"),
+        ({"always_healthy": None}, "The one fault that does harm, `softmax_dim`, is found by nobody: on none of"),
+        ({"prior": "softmax_dim"}, "The one fault that does harm, `softmax_dim`, is found by nobody: on none of"),
+        ({"call_order": "softmax_dim"}, "The one fault that does harm is found, in one case at least, by some"),
     ],
 )
 def test_a_fault_that_only_baselines_were_asked_about_is_named_by_nobody(tmp_path, catalogue, answers, words):
@@ -116,7 +116,8 @@ def test_faults_that_contestants_were_not_asked_about_are_named_by_nobody(tmp_pa
     store(tmp_path, record(), {"call_order": "softmax_dim", "prior": None})
     store(tmp_path, record("lr_too_low", "lr_too_low"), {"prior": "lr_too_low"})
     built(tmp_path, catalogue)
-    words = "1 of the 2 faults that do harm are never the first suspect of any detector, baselines aside: `lr_too_low`."
+    words = "1 of the 2 faults that do harm is found by nobody (on none of its cases is the first suspect of any "
+    words += "detector right, baselines aside): `lr_too_low`."
     assert words in (tmp_path / "leaderboard.md").read_text()
 
 
@@ -125,7 +126,7 @@ def test_nothing_is_said_of_faults_where_none_does_harm(tmp_path):
     text, _ = built(tmp_path)
     assert "faults that" not in (tmp_path / "leaderboard.md").read_text()
     assert "faults that" not in text and "fault that does" not in text
-    assert unnamed_words([], 2) == "Each of the 2 faults that do harm is named, in one case at least, by some detector."
+    assert unnamed_words([], 2) == "Each of the 2 faults that do harm is found, in one case at least, by some detector."
 
 
 def test_cases_are_counted_though_no_detector_was_judged_on_all(tmp_path):

@@ -52,7 +52,7 @@ def test_readme_says_in_words_what_the_leaderboard_holds(board):
         f"has all {len(board)} and says",
         f"raises an alarm on {plan.detection_rate:.0%} of the bugs, names the cause of {plan.exact_rate:.0%} and flags "
         f"{plan.false_alarm_rate:.0%} of the controls",
-        f"{unnamed[1]} the {unnamed[2]} that do harm are nobody's first suspect",
+        f"{unnamed[1]} the {unnamed[2]} that do harm are found by nobody",
         "flag " + ", ".join(f"{rate:.0%} (`{name}`)" for name, rate in learned.items()) + " of the controls",
         f"`{best}` names more causes, {readers[best]:.0%}, than any other detector that reads traces only",
     ):

@@ -176,7 +176,7 @@ def _spread(heights: Mapping[str, float]) -> dict[str, float]:
 
 def critical_difference_diagram(names: Sequence[str], ranks: Ranks, level: float = 0.05) -> Markup:
     """Draw mean ranks on a line, and bars that join those which are not told apart (Demsar 2006, section 3.2.4)."""
-    difference = critical_difference(len(names), ranks.blocks, level, ranks.untied)
+    difference = critical_difference(len(names), ranks.blocks, level)
     placed = sorted(zip(ranks.mean, names, strict=True))
     low, high = math.floor(placed[0][0]), math.ceil(placed[-1][0] + 1e-9)
     high = max(high, low + 1)

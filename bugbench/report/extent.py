@@ -107,10 +107,17 @@ def seeds_words(cases: pd.DataFrame) -> str:
     if math.isnan(alike):
         return ""
     same, least = (marks.groupby(pairs).nunique() == 1).mean(), math.sqrt(max(alike, 0))
+    kinds = set(asked["control"])
+    what = "bug or control" if len(kinds) == 2 else "control" if kinds == {True} else "bug"
+    words = (
+        f" Where a {what} ran on a workload with several seeds, a detector got the same mark with each in "
+        f"{same:.0%} of {counted(pairs.nunique(), 'time')} (intraclass correlation {alike:.2f})"
+    )
+    if len(kinds) == 1:  # which says nothing of the other half of J
+        return f"{words}."
     return (
-        f" Where a bug or control ran on a workload with several seeds, a detector got the same mark with each in "
-        f"{same:.0%} of {counted(pairs.nunique(), 'time')} (intraclass correlation {alike:.2f}): further seeds, "
-        f"however many, would narrow an interval from one seed by an estimated {1 - least:.0%} at most."
+        f"{words}: further seeds, however many, would narrow an interval from one seed by an estimated "
+        f"{1 - least:.0%} at most."
     )
 
 

@@ -38,12 +38,15 @@ EXPLANATION = """\
 *detection J* counts any alarm. *Precision* = share of alarms that name the cause, where bugs and controls are as many.
 Both J lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro averages over faults, then
 workloads; for the intervals faults, controls and workloads are drawn again, since what a detector does to one of these
-it does to all its cases. *Not told apart from* names the detectors whose diagnosis J does not differ significantly on
-these workloads: a sign-flip test paired by fault and by control, Holm's correction for all pairs, 5 %. *Steps to alarm*
-is the median number of training steps from the onset of the fault to the first prefix of the trace that raises an
-alarm. *Judged* counts the harmful bug cases and the control cases that a detector was judged on; where it does not
-apply, crashes or takes too long, it counts as silent: a miss on a bug, right on a control. `oracle` reads the truth and
-checks the harness; `always_healthy`, `always_faulty` and `prior` are the trivial baselines.
+it does to all its cases. An interval knows nothing of what was not seen once: 0 false alarms on ten workloads are
+compatible with up to 31 % of workloads (Clopper and Pearson 1934). *Not told apart from* names the detectors whose
+diagnosis J does not differ significantly, on the cases that both were judged on: told apart are those for whom a
+sign-flip test, paired by fault and by control and corrected for all pairs (Holm), gives 5 % or less, and the 95 %
+interval of the difference leaves out 0. *Steps to alarm* is the median number of training steps from the onset of the
+fault to the first prefix of the trace that raises an alarm. *Judged* counts the harmful bug cases and the control cases
+that a detector was judged on; where it does not apply, crashes or takes too long, it counts as silent: a miss on a bug,
+right on a control. `oracle` reads the truth and checks the harness; `always_healthy`, `always_faulty` and `prior` are
+the trivial baselines.
 """
 ANSWERS = """\
 Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
@@ -51,10 +54,12 @@ only; another fault of that *family*; something *wrong*; or nothing, *silent*.""
 STEPS = """\
 *Mean steps* is the restricted mean from onset to alarm, right or wrong: a run that ended without one counts for the
 {horizon:.0f} steps, as does any later alarm; half of the runs go on for longer after the onset. Each case counts alike.
+An alarm before the onset is none, as nothing was wrong yet, or counts for 0 steps where the detector had the program.
 """
 STEPS_OF_ALARMS = """\
 *Mean steps* is the restricted mean from onset to alarm, right or wrong: a run that ended without one counts for the
 {horizon:.0f} steps to the latest alarm of all, since the length of no run is known. Each case counts alike.
+An alarm before the onset is none, as nothing was wrong yet, or counts for 0 steps where the detector had the program.
 """
 NO_STEPS = """\
 There are no *mean steps* from onset to alarm: the length of no run is known, and no alarm came later than its onset.
@@ -99,19 +104,19 @@ def times_words(times: AlarmTimes) -> str:
 
 
 def unnamed_words(unnamed: Sequence[str], faults: int) -> str:
-    """Return the sentence on faults that nobody names, of so many that do harm; empty if none does."""
+    """Return the sentence on faults that nobody finds, of so many that do harm; empty if none does."""
     if not faults:
         return ""
-    if faults == 1 and unnamed:
-        only = f"The one fault that does harm, `{unnamed[0]}`,"
-        return f"{only} is never the first suspect of any detector, baselines aside."
+    found = "is found, in one case at least, by some detector"
+    nobody = "on none of its cases is the first suspect of any detector right, baselines aside"
     if faults == 1:
-        return "The one fault that does harm is named, in one case at least, by some detector."
+        only = "The one fault that does harm"
+        return f"{only}, `{unnamed[0]}`, is found by nobody: {nobody}." if unnamed else f"{only} {found}."
     if not unnamed:
-        return f"Each of the {faults} faults that do harm is named, in one case at least, by some detector."
+        return f"Each of the {faults} faults that do harm {found}."
     return (
-        f"{len(unnamed)} of the {faults} faults that do harm are never the first suspect of any detector, baselines "
-        f"aside: {', '.join(f'`{name}`' for name in unnamed)}."
+        f"{len(unnamed)} of the {faults} faults that do harm {'is' if len(unnamed) == 1 else 'are'} found by nobody "
+        f"({nobody}): {', '.join(f'`{name}`' for name in unnamed)}."
     )
 
 
