@@ -171,18 +171,26 @@ class Records:
             problem: what is wrong.
             search_path: folders from outside the project in which bug and workload may lie.
         """
-        workload, label, seed = Path(folder).parts
-        bug, _, knobs = label.rstrip(")").partition("(")
-        name, _, overrides = workload.rstrip(")").partition("(")
-        words = [f"bug={bug}", *(f"bug.{knob}" for knob in knobs.split(",") if knob), f"workload={name}"]
-        settings = [setting for setting in overrides.split(",") if setting]
-        words += [s if s.startswith(("data=", "model=")) else f"workload.config.{s}" for s in settings]
+        *words, seed = choice(folder)
         if (results := self.root.parent.parent) != Path("results").resolve():
             words.append(f"results={results}")
         if search_path:
             words.append(f"search_path=[{','.join(map(str, search_path))}]")
-        command = shlex.join(["python", "-m", "bugbench", *words, f"seeds=[{seed.removeprefix('seed-')}]"])
+        command = shlex.join(["python", "-m", "bugbench", *words, seed])
         return f"case {folder}: {problem}; to make it again: {command}"
+
+
+def choice(folder: str) -> list[str]:
+    """Return what chooses the case in a folder on the command line, the seed last."""
+    workload, label, seed = Path(folder).parts
+    bug, _, knobs = label.rstrip(")").partition("(")
+    name, _, overrides = workload.rstrip(")").partition("(")
+    settings = [setting for setting in overrides.split(",") if setting]
+    return [
+        *(f"bug={bug}", *(f"bug.{knob}" for knob in knobs.split(",") if knob), f"workload={name}"),
+        *(s if s.startswith(("data=", "model=")) else f"workload.config.{s}" for s in settings),
+        f"seeds=[{seed.removeprefix('seed-')}]",
+    ]
 
 
 def results_folder(path: Path) -> Path:

@@ -33,7 +33,9 @@ def test_extent_of_what_is_not_everywhere():
     table = cases(
         *of("d", bugs=("a",), seeds=(1, 1)), *of("d", bugs=("b",), workloads=("digits", "wine"), seeds=(2, 1))
     )
-    assert extent(table).startswith("2 harmful bugs on 2 workloads (3 pairs), 1 to 2 seeds each and 2 controls")
+    assert extent(table).startswith(
+        "2 harmful bugs on 2 workloads (3 pairs of bug and workload), 1 to 2 seeds each and 2 controls"
+    )
     assert extent(table[:0]) == "nothing"
 
 

@@ -137,7 +137,7 @@ def test_cases_are_counted_though_no_detector_was_judged_on_all(tmp_path):
     store(tmp_path, record("other", "none", lines=[]), {"y": None})
     built(tmp_path)
     what = "1 harmful bug on 1 workload, 1 seed each and 1 control on 1 workload, 1 seed each."
-    assert ": 2 harmful bug cases, 2 control cases; 1 latent bug case left out. That is 2 h" in summary(tmp_path)
+    assert ": 2 harmful bug cases, 2 control cases; 1 latent bug case left out, where no" in summary(tmp_path)
     assert f"x was judged on a part: {what} y was judged on others: {what}" in summary(tmp_path)
 
 

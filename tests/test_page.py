@@ -13,6 +13,7 @@ from bugbench.judging import Judge
 from bugbench.records import Records
 from bugbench.report import drawing, leaderboard, page
 from bugbench.report.stored_runs import StoredRuns
+from bugbench.report.tables import Tables, compared_words
 from bugbench.scoring import verdict, verdict_table
 from bugbench.survival import kaplan_meier
 from rich.console import Console
@@ -80,7 +81,26 @@ def test_numbers_on_the_page_are_those_of_the_tables(results):
     assert answers.loc["symptom", ["cause", "symptom", "wrong"]].tolist() == [0, 1, 0]
     markdown = (results / "leaderboard.md").read_text()
     assert "judged on fewer: " in markdown
-    assert re.search(r"^\| right .*\| 4 \+ 1 \| any other \|$", markdown, re.MULTILINE)
+    assert re.search(r"^\| right .*\| 4 \+ 1 \| not told apart from silent, symptom \|$", markdown, re.MULTILINE)
+
+
+def test_comparisons_in_words_and_from_both_sides():
+    none = pd.DataFrame()
+    tables = Tables(none, none, none)
+    columns = ["detector", "other", "difference", "p", "told_apart"]
+    rows = [("a", "b", 0.5, 0.01, True), ("a", "c", -0.2, 0.01, True), ("b", "c", 0.1, 0.6, False)]
+    rows.append(("a", "d", math.nan, math.nan, False))  # they share no case
+    vars(tables).update(comparisons=pd.DataFrame(rows, columns=columns), contestants=["a", "b", "c", "d"])
+    words = {name: compared_words(found) for name, found in tables.compared.items()}
+    assert words == {
+        "a": "better than b, worse than c",
+        "b": "worse than a, not told apart from c",
+        "c": "better than a, not told apart from b",
+        "d": "not compared",
+    }
+    assert (
+        compared_words({"better than": ["a", "b", "c"], "worse than": ["d", "e"]}) == "better than 3, worse than d, e"
+    )
 
 
 def test_tables_are_written_beside_the_page(results):

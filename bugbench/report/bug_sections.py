@@ -1,6 +1,7 @@
 """A section of the page for each bug: its diff, its curves beside the healthy twin's, and what the detectors said."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pandas as pd
 from bugbench.catalogue import Catalogue
 from bugbench.impact import is_harmful
-from bugbench.records import Record
+from bugbench.records import Record, choice
 from bugbench.report import drawing
 from bugbench.report.stored_runs import StoredRuns
 from bugbench.report.terminal import STATE_WORDS, judged
@@ -39,6 +40,7 @@ class Section:
 
     Attributes:
         label: the bug's id, with the knobs that were changed.
+        about: what the card tells of it.
         fault, family: "none" for a control.
         record: the case that is shown: the workload on which the bug does most, its first seed.
         states: a row for each workload: state, hidden test, and who named the fault: ``named`` as it is shown,
@@ -51,6 +53,7 @@ class Section:
 
     label: str
     title: str
+    about: str
     fault: str
     fault_title: str
     family: str
@@ -63,6 +66,11 @@ class Section:
     said: Sequence[Said]
     silent: Sequence[str]
     unable: dict[str, Sequence[str]]
+
+    @property
+    def command(self) -> str:
+        """What runs the case that is shown."""
+        return shlex.join(["python", "-m", "bugbench", *choice(self.record.folder)])
 
 
 def sections(
@@ -89,6 +97,7 @@ def sections(
             Section(
                 label=label,
                 title=str(card["title"]) if card else "",
+                about=" ".join(str(card["about"]).split()) if card else "",
                 fault=record.fault,
                 fault_title=faults.get(record.fault, {}).get("title", ""),
                 family=record.family,
@@ -126,10 +135,13 @@ def _state(
     texts = [f"{name} {counts[name]}/{asked[name]}" for name in names] if len(own) > 1 else names
     state = str(row["state"])
     result = "crashed" if state == "crashed" else metric_text(row["oracle_bug"])
+    words = ", ".join(STATE_WORDS[part] for part in state.split("+"))
+    if state == "latent" and float(row["effect"]) > 0 and not row["provisional"]:
+        words += f" (p = {float(row['p']):.2g} over {row['seeds']} seeds)"
     return {
         "workload": workload,
         "state": state,
-        "words": ", ".join(STATE_WORDS[part] for part in state.split("+")),
+        "words": words,
         "hidden": f"{metric_text(row['oracle_twin'])} → {result}",
         "metric": str(own[0].oracle["metric"]),
         "seeds": str(len(own)),

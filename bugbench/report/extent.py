@@ -32,7 +32,7 @@ def _pairs(cases: pd.DataFrame, noun: str) -> str:
     bugs, workloads = (cases[column].nunique() for column in ("bug", "workload"))
     places = f"on {counted(workloads, 'workload')}"
     if len(seeds) != bugs * workloads:
-        places += f" ({len(seeds)} pairs)"
+        places += f" ({len(seeds)} pairs of {noun.split()[-1]} and workload)"
     return f"{counted(bugs, noun)} {places}, {each} each"
 
 

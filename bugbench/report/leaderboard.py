@@ -13,7 +13,7 @@ from bugbench.report import page
 from bugbench.report.extent import extent, fewer_words, judged_on, other_accesses, other_versions, seeds_words
 from bugbench.report.families import regrouped
 from bugbench.report.stored_runs import StoredRuns
-from bugbench.report.tables import Tables, csv
+from bugbench.report.tables import Tables, compared_words, csv
 from bugbench.report.wording import (
     ANSWERS,
     EXPLANATION,
@@ -22,6 +22,7 @@ from bugbench.report.wording import (
     WORDS,
     cells,
     counted,
+    failures,
     friedman_words,
     number,
     times_words,
@@ -98,7 +99,8 @@ def summary(tables: Tables, cases: Cases) -> str:
     if distinct.empty:
         text += "**nobody was judged.**"
     else:
-        text += f"{judged_on(distinct)}; {counted(latent, 'latent bug case')} left out. That is {extent(distinct)}."
+        left_out = f"{counted(latent, 'latent bug case')} left out, where no significant harm shows"
+        text += f"{judged_on(distinct)}; {left_out}. That is {extent(distinct)}."
     if not controls:
         text += " Without controls there is no J: the table is sorted by *exact*."
     if harmful := int((distinct["control"] & distinct["harmful"]).sum()):
@@ -117,15 +119,16 @@ def fewer_cases(board: pd.DataFrame) -> int:
 
 def markdown(tables: Tables, cases: Cases, about: str) -> str:
     """Return the leaderboard as a Markdown page: overall, by tier of access, and counts that did not go well."""
-    board, impact, apart = tables.board, tables.impact, tables.not_told_apart
-    lines = ["# Leaderboard", "", about, "", *_table(board, apart), "", EXPLANATION]
+    board, impact = tables.board, tables.impact
+    compared = {name: compared_words(found) for name, found in tables.compared.items()}
+    lines = ["# Leaderboard", "", about, "", *_table(board, compared), "", EXPLANATION]
     lines += [friedman_words(tables.ranking), ""]
     tiers = board["access"].map(lambda access: tier(str(access)))
     for name in dict.fromkeys(sorted(tiers, key=lambda t: list(TIER_TITLES).index(t))):
-        lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name], apart), ""]
+        lines += [f"## {TIER_TITLES[name]}", "", *_table(board[tiers == name], compared), ""]
     lines += ["## Causes and symptoms, steps and seconds", "", *_answers(tables), ""]
     if unnamed := unnamed_words(tables.unnamed, len(tables.harmful_faults)):
-        lines += ["## Faults that nobody names", "", unnamed, ""]
+        lines += ["## Faults that nobody finds", "", unnamed, ""]
     troubled = [s for s in STATUSES if s != "ok" and board[s].any()]
     if troubled:
         lines += [
@@ -145,7 +148,7 @@ def markdown(tables: Tables, cases: Cases, about: str) -> str:
     latent = impact[(impact["state"] == "latent") & ~impact["bug"].isin(controls)]
     if len(latent):
         pairs = ", ".join(f"{r.bug} on {r.workload}" for r in latent.itertuples())
-        lines += ["## Latent", "", f"No harm shows, so these count for nothing above: {pairs}.", ""]
+        lines += ["## Latent", "", f"No significant harm shows, so these count for nothing above: {pairs}.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -168,17 +171,17 @@ def _isolation(verdicts: pd.DataFrame) -> str:
     return f" **{weaker.sum()} of {len(levels)} verdicts without the isolation of {LEVELS[0]}: {counted}.**"
 
 
-def _table(board: pd.DataFrame, apart: Mapping[str, str]) -> list[str]:
-    names = [*SHOWN.values(), "not told apart from"]
+def _table(board: pd.DataFrame, compared: Mapping[str, str]) -> list[str]:
+    names = [*SHOWN.values(), "compared"]
     header = ["| " + " | ".join(names) + " |", "|" + " --- |" * WORDS + " ---: |" * (len(SHOWN) - WORDS) + " --- |"]
     return header + [
-        "| " + " | ".join([*cells(row), apart.get(row["detector"], "–")]) + " |" for _, row in board.iterrows()
+        "| " + " | ".join([*cells(row), compared.get(row["detector"], "–")]) + " |" for _, row in board.iterrows()
     ]
 
 
 def _answers(tables: Tables) -> list[str]:
     columns = {
-        **{"cause": "cause", "symptom": "symptom", "family": "family", "wrong": "wrong"},
+        **{"cause": "cause", "symptom": "symptom", "family": "same family", "wrong": "wrong"},
         **{"silent": "silent", "restricted_mean": "mean steps", "median_seconds": "seconds"},
         "p95_seconds": "seconds, 95 %",
     }
@@ -197,7 +200,6 @@ def _rows(columns: list[str], board: pd.DataFrame) -> list[str]:
     return header + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for _, row in board.iterrows()]
 
 
-FAILURES = ("crashed", "timed_out", "out_of_memory", "invalid")  # statuses of a detector that is at fault, or too slow
 # what stands in the terminal, and from which width on
 NARROW, MEDIUM, WIDE, WIDEST = 0, 98, 114, 140
 COLUMNS = {
@@ -218,12 +220,7 @@ COLUMNS = {
 
 def show_failures(verdicts: pd.DataFrame, console: Console) -> None:
     """Print which detectors failed, on how many cases, and the most frequent reason of each."""
-    failed = verdicts[verdicts["status"].isin(FAILURES)]
-    for (name, status), rows in failed.groupby(["detector", "status"]):
-        cases = int((verdicts["detector"] == name).sum())
-        text = (
-            f"{name}: {str(status).replace('_', ' ')} in {len(rows)} of {cases} cases: {rows['reason'].mode()[0][:300]}"
-        )
+    for text in failures(verdicts):
         console.print(f"[yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
 

@@ -18,7 +18,7 @@ from bugbench.records import Cases, Record
 from bugbench.report import drawing
 from bugbench.report.bug_sections import Section, sections
 from bugbench.report.stored_runs import StoredRuns
-from bugbench.report.tables import Tables
+from bugbench.report.tables import Tables, compared_words
 from bugbench.report.wording import (
     ANSWERS,
     EXPLANATION,
@@ -27,6 +27,7 @@ from bugbench.report.wording import (
     WORDS,
     cells,
     counted,
+    failures,
     friedman_words,
     number,
     times_words,
@@ -39,10 +40,11 @@ from markupsafe import Markup
 LARGEST = 10 * 2**20  # bytes; above that the evidence is cut shorter, and then curves are left out
 SCRIPTS = ("leaderboard.js", "filters.js")  # one script on the page, in this order
 EVIDENCE_LENGTHS = (400, 120, 0)  # characters of a detector's evidence, tried in this order
-STANDING_OUT = 6  # detectors whose curves are coloured: of those shown, the ones with the shortest mean time to alarm
+STANDING_OUT = 6  # detectors whose curves are coloured: of those shown, the best by diagnosis J
 # columns that are shown on demand: the first on screens of any width, the others on narrow ones only
 LESSER = dict.fromkeys(["family_rate", "top3_rate", "median_delay", "median_seconds"], "lesser")
 LESSER |= dict.fromkeys(["detection_j", "exact_rate", "precision", "judged"], "wide")
+SAME_FAMILY = {"family": "same family"}  # the answer, which is not the rate of that name
 NAMED_CASES = 3  # skipped cases that are named for each reason; the others are counted
 ANSWER_TITLES = {
     "cause": "the cause",
@@ -87,6 +89,7 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "answers": _answers(tables),
         "unnamed": _plain(unnamed_words(tables.unnamed, len(tables.harmful_faults))),
         "answer_titles": ANSWER_TITLES,
+        "answer_words": {kind: SAME_FAMILY.get(kind, kind) for kind in ANSWER_TITLES},
         "friedman": friedman_words(tables.ranking),
         "diagram": _diagram(tables),
         "comparisons": int(tables.comparisons["p"].notna().sum()),
@@ -94,6 +97,7 @@ def render(tables: Tables, cases: Cases, summary: str, runs: StoredRuns, catalog
         "curves": _staircases(tables),
         "unknown_times": tables.alarm_times.unknown,
         "troubled": _troubled(board),
+        "failures": failures(tables.verdicts),
         "damaged": [str(problem) for problem in cases.damaged],
         "skipped": _skipped(cases.records),
         "bugs": bugs,
@@ -154,14 +158,16 @@ def _plain(text: str) -> Markup:
     return Markup(escaped)
 
 
-def _board(tables: Tables) -> list[tuple[str, str, dict[str, str], str]]:
-    """Return the leaderboard's rows: detector, what is said of it in words, its numbers, who is not told apart."""
+def _board(tables: Tables) -> list[tuple[str, str, dict[str, str], str, str]]:
+    """Return the leaderboard's rows: detector, what is said of it, its numbers, how it compares, and to whom."""
     rows = []
     for _, row in tables.board.iterrows():
         name, texts = row["detector"], cells(row)
         words = ", ".join(text for text in texts[1:WORDS] if text)
         numbers = dict(zip(list(SHOWN)[WORDS:], texts[WORDS:], strict=True))
-        rows.append((name, words, numbers, tables.not_told_apart.get(name, "–")))
+        found = tables.compared.get(name)
+        others = "" if found is None else "; ".join(f"{kind} {', '.join(own)}" for kind, own in found.items() if own)
+        rows.append((name, words, numbers, "–" if found is None else compared_words(found), others))
     return rows
 
 
@@ -195,9 +201,13 @@ def _diagram(tables: Tables) -> Markup | None:
 
 def _times(tables: Tables) -> list[list[str]]:
     table = tables.alarm_times.table.sort_values(["restricted_mean", "detector"])
+    flagged = tables.board.set_index("detector")["false_alarm_rate"]
     decimals = {"restricted_mean": 1, "median": 0, "median_seconds": 3, "p95_seconds": 3}
     return [
-        [row["detector"], str(row["cases"]), str(row["alarms"]), *(number(row[c], d) for c, d in decimals.items())]
+        [
+            *(row["detector"], str(row["cases"]), str(row["alarms"]), number(flagged[row["detector"]], 2)),
+            *(number(row[c], d) for c, d in decimals.items()),
+        ]
         for row in table.to_dict("records")
     ]
 
@@ -206,15 +216,20 @@ def _staircases(tables: Tables) -> Markup | None:
     times = tables.alarm_times
     if not times.curves or math.isnan(times.horizon):
         return None
-    shown = times.table[times.table["detector"].isin(tables.contestants) & (times.table["alarms"] > 0)]
-    chosen = list(shown.sort_values(["restricted_mean", "detector"])["detector"].head(STANDING_OUT))
-    return drawing.staircases(times.curves, times.horizon, chosen)
+    spoke = set(times.table.loc[times.table["alarms"] > 0, "detector"])
+    chosen = [name for name in tables.contestants if name in spoke]
+    return drawing.staircases(times.curves, times.horizon, chosen[:STANDING_OUT])
 
 
 def _troubled(board: pd.DataFrame) -> dict[str, Any]:
     statuses = [status for status in STATUSES if status != "ok" and board[status].any()]
     rows = board[board[statuses].any(axis=1)] if statuses else board.iloc[:0]
-    return {"statuses": statuses, "rows": [(row["detector"], [row[s] for s in statuses]) for _, row in rows.iterrows()]}
+    asked = rows[list(STATUSES)].sum(axis=1)
+    counts = [
+        (row["detector"], [total, *(row[s] for s in statuses)])
+        for (_, row), total in zip(rows.iterrows(), asked, strict=True)
+    ]
+    return {"statuses": ["asked", *statuses], "rows": counts}
 
 
 def _data(tables: Tables, families: Mapping[str, str], faults: Mapping[str, Mapping[str, str]]) -> Markup:
@@ -258,4 +273,5 @@ def _heat(table: pd.DataFrame, subject: str, measures: Sequence[str], detectors:
             index=names, columns=list(detectors)
         )
         values[measure] = [[None if pd.isna(v) else round(100 * v) for v in row] for row in wide.to_numpy(dtype=float)]
-    return {"names": names, "values": values}
+    most = table.groupby(subject)["cases"].max().reindex(names)
+    return {"names": names, "values": values, "cases": [int(count) for count in most]}

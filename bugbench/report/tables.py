@@ -11,7 +11,7 @@ from bugbench.catalogue import vocabulary
 from bugbench.scoring import leaderboard, tier, with_harm
 
 SLICE_RESAMPLES = 1000  # for the intervals of a single workload or family, of which there may be two hundred
-NEAREST = 3  # detectors that are named where a difference is not significant; the others are counted
+NAMED = 2  # detectors that are named where no more are better, worse or not told apart; else they are counted
 EVERYTHING = ("", "")
 
 
@@ -117,23 +117,22 @@ class Tables:
         return boards
 
     @cached_property
-    def not_told_apart(self) -> dict[str, str]:
-        """By detector, in words, from which others its J does not differ significantly; the nearest are named."""
-        return {name: self._companions(name) for name in self.contestants}
+    def compared(self) -> dict[str, Mapping[str, list[str]]]:
+        """By detector, the others that it is "better than", "worse than" or "not told apart from" by its J."""
+        return {name: self._compared(name) for name in self.contestants}
 
-    def _companions(self, name: str) -> str:
-        own = self.comparisons[(self.comparisons["detector"] == name) | (self.comparisons["other"] == name)]
-        own = own[own["p"].notna()]  # the rest share no case
-        own = own.assign(with_=own["detector"].where(own["detector"] != name, own["other"]))
-        own = own.loc[own["difference"].abs().sort_values(kind="stable").index]
-        same, apart = list(own.loc[~own["told_apart"], "with_"]), list(own.loc[own["told_apart"], "with_"])
-        if own.empty:
-            return "not compared"
-        if not same:
-            return "none"
-        if not apart:
-            return "any other"
-        return f"all but {_some(apart)}" if len(apart) < len(same) else _some(same)
+    def _compared(self, name: str) -> Mapping[str, list[str]]:
+        pairs = self.comparisons[self.comparisons["p"].notna()]  # the rest share no case
+        ahead, behind = pairs[pairs["detector"] == name], pairs[pairs["other"] == name]
+        others = pd.concat([ahead["other"], behind["detector"]])
+        difference = pd.concat([ahead["difference"], -behind["difference"]])
+        apart = pd.concat([ahead["told_apart"], behind["told_apart"]]).astype(bool)
+        kinds = {
+            "better than": apart & (difference > 0),
+            "worse than": apart & (difference < 0),
+            "not told apart from": ~apart,
+        }
+        return {kind: [str(other) for other in others[chosen]] for kind, chosen in kinds.items()}
 
     def files(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables that are written beside the leaderboard, by the name of their file."""
@@ -154,10 +153,10 @@ class Tables:
         return [f"{name}.csv" for name in self.files()]
 
 
-def _some(names: list[str]) -> str:
-    """Return the first names, and how many more there are."""
-    text = ", ".join(names[:NEAREST])
-    return text if len(names) <= NEAREST else f"{text} and {len(names) - NEAREST} more"
+def compared_words(found: Mapping[str, list[str]]) -> str:
+    """Return in words what :attr:`Tables.compared` holds of a detector: few others by name, more by number."""
+    parts = [f"{k} {', '.join(names) if len(names) <= NAMED else len(names)}" for k, names in found.items() if names]
+    return ", ".join(parts) or "not compared"
 
 
 def csv(frame: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ STATE_WORDS = {
     "degraded": "the model is worse than it should be",
     "inflated": "the program claims more than is true",
     "understated": "the program claims less than is true",
-    "latent": "no harm shows",
+    "latent": "no significant harm",
 }
 
 

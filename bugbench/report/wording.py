@@ -22,6 +22,8 @@ SHOWN = {
     "median_seconds": "seconds",
     "judged": "judged",
 }
+FAILURES = ("crashed", "timed_out", "out_of_memory", "invalid")  # statuses of a detector that is at fault, or too slow
+LONGEST_REASON = 300  # characters
 WORDS = 3  # the first columns shown: they hold words, the others numbers
 TIER_TITLES = {
     "curves": "Detectors that see curves only",
@@ -33,24 +35,27 @@ TIER_TITLES = {
 }
 EXPLANATION = """\
 *Origin*: rules from debugging *practice*; *published* rules, ported; a third-party *tool*, as it is; a *baseline*.
-*Fitted*: learned from the cases of workloads on other data than the one judged.
-*Diagnosis J* = share of harmful bug cases whose top suspect is the injected fault − share of control cases flagged;
-*detection J* counts any alarm. *Precision* = share of alarms that name the cause, where bugs and controls are as many.
-Both J lie in [−1, 1]; who always or never raises an alarm gets 0 or less. Rates are macro averages over faults, then
-workloads; for the intervals faults, controls and workloads are drawn again, since what a detector does to one of these
-it does to all its cases. An interval knows nothing of what was not seen once: 0 false alarms on ten workloads are
-compatible with up to 31 % of workloads (Clopper and Pearson 1934). *Not told apart from* names the detectors whose
-diagnosis J does not differ significantly, on the cases that both were judged on: told apart are those for whom a
+*Fitted*: learned from the cases of workloads on other data than the one judged. A bug case is *harmful* where the bug
+was measured to do harm, else *latent* and in no rate; in a *control* nothing is wrong. *Exact*: share of harmful bug
+cases whose top suspect is the injected fault, or one that the card accepts; *family*: a fault of its family at least;
+*top 3*: it is among the first three suspects. *False alarms*: share of control cases flagged. *Diagnosis J* = exact −
+false alarms; *detection J* counts any alarm on a bug. Both lie in [−1, 1]; who always or never raises an alarm gets 0
+or less. *Precision* = share of alarms that name the cause, where bugs and controls are as many. Rates are macro
+averages over faults, then workloads; for the intervals faults, controls and workloads are drawn again, since what a
+detector does to one of these it does to all its cases. An interval knows nothing of what was not seen once: 0 false
+alarms on ten workloads are compatible with up to 31 % of workloads (Clopper and Pearson 1934). *Compared* says of how
+many others a detector's diagnosis J is significantly better or worse, on the cases that both were judged on: a
 sign-flip test, paired by fault and by control and corrected for all pairs (Holm), gives 5 % or less, and the 95 %
-interval of the difference leaves out 0. *Steps to alarm* is the median number of training steps from the onset of the
-fault to the first prefix of the trace that raises an alarm. *Judged* counts the harmful bug cases and the control cases
-that a detector was judged on; where it does not apply, crashes or takes too long, it counts as silent: a miss on a bug,
-right on a control. `oracle` reads the truth and checks the harness; `always_healthy`, `always_faulty` and `prior` are
-the trivial baselines.
+interval of the difference leaves out 0. *Steps to alarm*, over the bugs with an alarm, is the median number of training
+steps from the onset of the fault to the first prefix of the trace that raises one; an alarm before the onset is none,
+or at 0 steps where the detector has the program (source or rerun). *Seconds* is the median time of a diagnosis.
+*Judged* counts the harmful bug cases and the control cases that a detector was judged on; where it does not apply,
+crashes or takes too long, it counts as silent: a miss on a bug, right on a control. `oracle` reads the truth and checks
+the harness; `always_healthy`, `always_faulty` and `prior` are the trivial baselines.
 """
 ANSWERS = """\
-Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a *symptom*
-only; another fault of that *family*; something *wrong*; or nothing, *silent*."""
+Shares of the harmful bug cases by what the top suspect was: the *cause*; the right family by name, which is a
+*symptom* only; another fault of the *same family*; something *wrong*; or nothing, *silent*."""
 STEPS = """\
 *Mean steps* is the restricted mean from onset to alarm, right or wrong: a run that ended without one counts for the
 {horizon:.0f} steps, as does any later alarm; half of the runs go on for longer after the onset. Each case counts alike.
@@ -118,6 +123,17 @@ def unnamed_words(unnamed: Sequence[str], faults: int) -> str:
         f"{len(unnamed)} of the {faults} faults that do harm {'is' if len(unnamed) == 1 else 'are'} found by nobody "
         f"({nobody}): {', '.join(f'`{name}`' for name in unnamed)}."
     )
+
+
+def failures(verdicts: pd.DataFrame) -> list[str]:
+    """Return which detectors failed, on how many cases, and the most frequent reason of each."""
+    failed = verdicts[verdicts["status"].isin(FAILURES)]
+    asked = verdicts["detector"].value_counts().to_dict()
+    return [
+        f"{name}: {str(status).replace('_', ' ')} in {len(rows)} of {asked[str(name)]} cases: "
+        f"{rows['reason'].mode()[0][:LONGEST_REASON]}"
+        for (name, status), rows in failed.groupby(["detector", "status"])
+    ]
 
 
 def friedman_words(ranking: Ranking) -> str:

@@ -26,19 +26,20 @@ for (const row of timed) {
   });
 }
 
-// Curves stand out, with their names at their ends, that fall fastest among those shown; names are a row apart.
+// Curves stand out, with their names at their ends, of the best by diagnosis J among those shown; names are a row apart.
 function showCurves() {
+  const place = (row) => data.detectors.indexOf(row.dataset.detector);
   const chosen = timed.filter((row) => fits(row.dataset) && row.dataset.tier !== "truth" && row.cells[2].textContent !== "0")
-    .slice(0, STANDING_OUT);
+    .sort((a, b) => place(a) - place(b)).slice(0, STANDING_OUT);
   for (const row of timed) {
     const curve = stairs.get(row.dataset.detector);
-    const place = chosen.indexOf(row);
+    const number = chosen.indexOf(row);
     curve.toggleAttribute("hidden", !fits(row.dataset));
-    curve.setAttribute("class", `stair ${place < 0 ? "" : `chosen c${place}`}`);
+    curve.setAttribute("class", `stair ${number < 0 ? "" : `chosen c${number}`}`);
     curve.classList.toggle("pointed", row.querySelector("button").getAttribute("aria-pressed") === "true");
-    row.querySelector(".key").className = `key ${place < 0 ? "" : `c${place}`}`;
+    row.querySelector(".key").className = `key ${number < 0 ? "" : `c${number}`}`;
     curve.querySelector("text").setAttribute("y", Number(curve.dataset.end) + 4);
-    if (place >= 0) curve.parentNode.append(curve);
+    if (number >= 0) curve.parentNode.append(curve);
   }
   const labels = chosen.map((row) => stairs.get(row.dataset.detector)).sort((a, b) => a.dataset.end - b.dataset.end);
   let last = -Infinity;
@@ -88,6 +89,7 @@ function show() {
   const [family, workload] = ["family", "workload"].map((id) => byId(id).value);
   showBoard(workload, family);
   document.querySelectorAll("tr[data-tier]").forEach((row) => { row.hidden = !fits(row.dataset); });
+  byId("nobody").hidden = [...about.values()].some(fits);
   document.querySelectorAll("[data-while]").forEach((note) => {
     note.hidden = !note.dataset.while.split(" ").some((filter) => byId(filter).value);
   });
@@ -100,13 +102,22 @@ function show() {
 }
 
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
-byId("filters").addEventListener("reset", () => setTimeout(show));
+byId("filters").addEventListener("reset", () => {
+  byId("find").value = "";
+  byId("bites").checked = false;
+  setTimeout(show); // when the form's own fields are as they were
+});
 ["tier", "origin", "family", "workload", "measure", "who", "grain"].forEach((id) => byId(id).addEventListener("change", show));
 byId("rows").addEventListener("change", () => { showMeasures(); show(); });
 ["find", "bites"].forEach((id) => byId(id).addEventListener("input", showBugs));
 showMeasures();
 show();
-if (location.hash.startsWith("#bug-")) {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target) target.open = true;
+function openNamed() {
+  const target = location.hash.startsWith("#bug-") && byId(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  target.hidden = false;
+  target.open = true;
+  target.scrollIntoView();
 }
+addEventListener("hashchange", openNamed);
+openNamed();

@@ -115,7 +115,7 @@ function showBoard(workload, family) {
   const everything = !workload && !family;
   const where = [family && `bugs of the family ${family}`, workload && `the workload ${workload}`].filter(Boolean);
   byId("slice").textContent = everything ? "" : rows
-    ? `Only ${where.join(" on ")}, beside all controls${workload ? " there" : ""}. Detectors are compared over all cases only.`
+    ? `Only ${where.join(" on ")}, beside all controls${workload ? " there" : ""}. Detectors are compared over all cases only. An interval without width: these cases are alike, which is no certainty.`
     : "There are no such bugs among these cases.";
   for (const row of board.tBodies[0].rows) {
     const texts = rows && rows[row.dataset.detector];
@@ -166,7 +166,7 @@ function colour(cell, share, variable) {
   cell.style.color = luminance(mixed) < EVEN ? "#fff" : "#000";
 }
 
-const MEASURES = { right: "cause right", detected: "detected", family_right: "family right", flagged: "flagged" };
+const MEASURES = { right: "exact", detected: "detected", family_right: "family", flagged: "flagged" };
 
 function showMeasures() {
   const names = Object.keys(data.heat[byId("rows").value].values);
@@ -175,7 +175,7 @@ function showMeasures() {
 
 function showHeat(family) {
   const kind = byId("rows").value;
-  const { names, values } = data.heat[kind];
+  const { names, values, cases } = data.heat[kind];
   const measure = byId("measure").value;
   const columns = data.detectors.map((name, i) => [name, i]).filter(([name]) => fits(about.get(name)));
   const table = byId("heat");
@@ -191,7 +191,7 @@ function showHeat(family) {
       const value = values[measure][place][i];
       if (value === null) continue;
       cell.textContent = value ? String(value) : "·";
-      cell.title = `${detector} on ${name}: ${value} % ${MEASURES[measure]}`;
+      cell.title = `${detector} on ${name}: ${value} % ${MEASURES[measure]} (cases: ${cases[place]})`;
       colour(cell, value / 100, measure === "flagged" ? "--alarm" : "--heat");
     }
   });
@@ -212,10 +212,11 @@ function showConfusion(family) {
     const [all, named, taken] = counts.get(row).get(column) || [0, 0, 0];
     counts.get(row).set(column, [all + cases, named + symptom, taken + (right ? cases : 0)]);
   }
-  const order = (a, b) => (a === HEALTHY) - (b === HEALTHY)
+  // "healthy" is the last row, and the first column: what a detector misses is seen without scrolling
+  const order = (last) => (a, b) => last * ((a === HEALTHY) - (b === HEALTHY))
     || familyOf(a).localeCompare(familyOf(b)) || a.localeCompare(b);
-  const rows = [...counts.keys()].sort(order);
-  const columns = [...new Set([...counts.values()].flatMap((row) => [...row.keys()]))].sort(order);
+  const rows = [...counts.keys()].sort(order(1));
+  const columns = [...new Set([...counts.values()].flatMap((row) => [...row.keys()]))].sort(order(-1));
   const table = byId("matrix");
   table.replaceChildren();
   headRow(table, "truth \\ top suspect", columns, title);
