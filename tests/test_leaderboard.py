@@ -253,7 +253,7 @@ def test_defective_tables_are_refused():
         leaderboard(table, impact.assign(state="good"))
 
 
-def test_a_large_table_is_fast():
+def test_a_large_table():
     # 20 detectors on 5000 cases: 10 workloads x (50 faults x 2 bugs) x 4 seeds, and 10 x 25 controls x 4
     random = np.random.default_rng(0)
     numbers = np.arange(5000)
