@@ -9,6 +9,8 @@ from bugbench.detector import HEALTHY, Detector, Diagnosis, Label, NotApplicable
 from bugbench.plain_trees import forest_shares, plain_forest
 from bugbench.run_statistics import run_statistics, table
 
+LARGEST = float(np.finfo(np.float32).max)  # that scikit-learn's forests take: runs that explode go beyond
+
 
 @dataclass
 class DefaultTree(Detector):
@@ -82,6 +84,7 @@ class DefaultTree(Detector):
         """Learn to answer one question: choose its statistics, then grow a forest on them."""
         from sklearn.ensemble import RandomForestClassifier
 
+        raw = np.where(np.isfinite(raw), np.clip(raw, -LARGEST, LARGEST), np.nan)
         known = np.flatnonzero(np.isfinite(raw).any(axis=0))
         mean, (low, high) = np.nanmean(raw[:, known], axis=0), np.nanpercentile(raw[:, known], [1, 99], axis=0)
         rows = _cleaned(raw[:, known], mean, low, high)

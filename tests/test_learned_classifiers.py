@@ -1,6 +1,7 @@
 """The classifiers that learn, and the plain trees they are made of."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_numbers_beyond_all_that_was_learned(kind, monkeypatch):
     detector.model = kind().fit(examples())
     monkeypatch.setattr(kind, "extract", lambda self, trace: {"loss_mean": 1e308, "other": 1.0})
     assert isinstance(detector.diagnose(Trace("anywhere")), Diagnosis)
+
+
+@pytest.mark.parametrize("kind", [Deepfd, DefaultTree])
+def test_runs_that_explode_are_learned_from(kind, monkeypatch):
+    runs = examples()
+    for number, (run, label) in enumerate(runs):
+        run["norm"] = (1e300, math.inf)[number % 2] if label.fault == "lr_too_high" else 1.0
+    detector = kind()
+    detector.model = json.loads(json.dumps(kind().fit(runs), allow_nan=False))
+    monkeypatch.setattr(kind, "extract", lambda self, trace: {"loss_mean": 5.0, "acc_mean": None, "norm": 1e300})
+    assert detector.diagnose(Trace("anywhere")).suspects[0].fault == "lr_too_high"
 
 
 NO: dict[str, float] = {}
