@@ -123,6 +123,8 @@ def test_diff_and_curves_come_from_the_stored_runs(results, catalogue):
     text, _ = built(results, catalogue)
     # on digits the programs are gone; the section shows a workload with the largest effect, and these are equal
     assert "Softmax over the batch instead of the classes" in text
+    assert "Fix: <code>dim=-1</code>, or <code>F.cross_entropy</code> on the raw scores." in text
+    assert "<code>python -m bugbench bug=softmax_dim workload=cancer_mlp &#39;seeds=[7]&#39;</code>" in text
     assert '<span class="removed">-loss = cross_entropy(outputs)\n</span>' in text
     assert '<span class="added">+loss = nll_loss(outputs)\n</span>' in text
     assert "<code>lr</code>: <del>0.1</del> → <ins>0.5</ins>" in text

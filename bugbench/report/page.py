@@ -145,13 +145,18 @@ def _template() -> Any:
     style = (folder / "leaderboard.css").read_text(encoding="utf-8")
     seal = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {"script": Markup(script), "style": Markup(style), "script_hash": f"sha256-{seal}"}
+    environment.filters["code"] = lambda text: _plain(text, CODE)  # a card may multiply by asterisks
     return environment.get_template("leaderboard.html")
 
 
-def _plain(text: str) -> Markup:
+CODE = {"`": "code"}
+MARKS = {"**": "strong", "*": "em", **CODE}
+
+
+def _plain(text: str, marks: Mapping[str, str] = MARKS) -> Markup:
     """Return a sentence of Markdown as HTML: only the emphasis and the code marks that the wording uses."""
     escaped = html.escape(" ".join(text.split()))
-    for mark, tag in (("**", "strong"), ("*", "em"), ("`", "code")):
+    for mark, tag in marks.items():
         pieces = escaped.split(mark)
         if len(pieces) % 2:
             escaped = "".join(p if i % 2 == 0 else f"<{tag}>{p}</{tag}>" for i, p in enumerate(pieces))
