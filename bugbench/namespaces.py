@@ -10,6 +10,8 @@ it makes itself: what is masked cannot be unmasked.
 import ctypes
 import os
 import platform
+import re
+import resource
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +28,7 @@ SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "loongarch64": 41, "ppc64le": 203, "s390x": 217}
 DEVICES = ("null", "zero", "full", "random", "urandom")
 SCRATCH_SIZE, SCRATCH_FILES = "512m", 100_000
+MAX_TASKS = 500  # processes and threads of a child, so that some are ended that fork faster than they are counted
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -74,11 +77,25 @@ def enter_child(scratch: Path, folder: Path, place: Path, desk: Path) -> None:
     """
     _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWIPC))
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    _limit_tasks()
+    _read_only("/proc", recursive=False)  # root may write the machine's settings in /proc/sys without any capability
     for path in (scratch, Path("/dev/shm")):
         mount_scratch(path)
     _mount(str(folder), str(place), None, MS_BIND)
     _mount("tmpfs", str(desk), "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "mode=755")
     drop_capabilities()
+
+
+def _limit_tasks() -> None:
+    """Let this process namespace hold :data:`MAX_TASKS` at most, where the kernel counts them for each namespace.
+
+    For root it does since Linux 6.14 (``pid_max``; before, the file is the whole machine's), for others since 5.14.
+    """
+    release = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
+    if os.getuid() and release >= (5, 14):
+        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_TASKS, MAX_TASKS))
+    elif not os.getuid() and release >= (6, 14):
+        Path("/proc/sys/kernel/pid_max").write_text(str(MAX_TASKS))
 
 
 def mount_scratch(path: Path) -> None:

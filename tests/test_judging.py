@@ -246,7 +246,7 @@ def test_whatever_a_detector_does_the_next_one_judges_as_if_nothing_had_happened
 def test_a_process_that_doubles_is_ended(bounded, exhibit):
     """With namespaces only: elsewhere it may go on for as long as it can double faster than it is counted."""
     body = """\
-        end = time.monotonic() + 20  # each ends by itself, should nobody else see to it
+        end = time.monotonic() + 40  # each ends by itself, should nobody else see to it
         while time.monotonic() < end:
             try:
                 os.fork()

@@ -88,12 +88,15 @@ def offered(level: str) -> str:
 
 def particular(level: str) -> dict[str, str]:
     """Return what ends otherwise on this machine than the table says, for reasons that SECURITY.md gives."""
+    other = {}
+    if level == "process" and not os.access("/proc/sys/vm/overcommit_ratio", os.W_OK):
+        other = {"machine_settings": PREVENTED}
     yama = Path("/proc/sys/kernel/yama/ptrace_scope")
     if level == "process" and os.geteuid() and yama.exists() and int(yama.read_text()):
-        return {"harness_memory": PREVENTED, "tracing": PREVENTED}  # no process may read its parents there
+        other |= {"harness_memory": PREVENTED, "tracing": PREVENTED}  # no process may read its parents there
     if level == "landlock" and landlock.version() < 6:
-        return {"killing": POSSIBLE}
-    return {}
+        other = {"killing": POSSIBLE}
+    return other
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is the level process only, without own processes")
