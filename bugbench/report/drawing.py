@@ -4,12 +4,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from bugbench.comparison import Ranks, critical_difference, not_told_apart
+from bugbench.report.axis import powers, round_numbers, texts
 from bugbench.survival import Survival
 from markupsafe import Markup, escape
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 400, 190
 LEFT, RIGHT, TOP, BOTTOM = 56, 10, 26, 34
+LAST_POWER = 307.0  # of ten, that a float holds
+LARGEST = 1e300  # beyond this a value is as good as infinite: differences would be
+TICK_ROOM = 12  # right of a number in the middle of its mark, less than this is too little
 LABELS, LABEL_ROW = 170, 13  # room for names right of the staircases, and the height of one
 LOG_FROM = 50.0  # values that span more than this, and are all positive, are shown on a logarithmic scale
 
@@ -27,7 +31,7 @@ class Panel:
     ) -> None:
         self.width, self.height = size
         self.edge = self.width - right  # where the axes end
-        known = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+        known = [(x, y) for x, y in points if math.isfinite(x) and abs(y) < LARGEST]
         xs, ys = [x for x, _ in known] or [0.0], [y for _, y in known] or [0.0]
         self.log = min(ys) > 0 and max(ys) > LOG_FROM * min(ys)
         self.x_low, self.x_high = min(xs), max(max(xs), min(xs) + 1)
@@ -38,17 +42,18 @@ class Panel:
             f'<text class="title" x="{LEFT}" y="14">{escape(title)}{" (log scale)" if self.log else ""}</text>',
             f'<text class="label" x="{self.edge}" y="{self.height - 4}" text-anchor="end">{escape(x_label)}</text>',
         ]
-        for share in (0.0, 0.5, 1.0):
-            value = self.low + margin + share * (self.high - self.low - 2 * margin)
-            y = self._height_of(value)
-            text = _short(10**value if self.log else value)
+        if self.log:
+            marks = powers(10 ** max(self.low, -LAST_POWER), 10 ** min(self.high, LAST_POWER))
+        else:
+            marks = round_numbers(self.low, self.high)
+        for mark, text in zip(marks, texts(marks), strict=True):
+            y = self.y(mark)
             self.parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{self.edge}"/>')
             self.parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-            x, anchor = self.x_low + share * (self.x_high - self.x_low), ("start", "middle", "end")[int(share * 2)]
-            bottom = self.height - BOTTOM + 14
-            self.parts.append(
-                f'<text class="tick" x="{self.x(x):.0f}" y="{bottom}" text-anchor="{anchor}">{x:.0f}</text>'
-            )
+        for mark in round_numbers(self.x_low, self.x_high, whole=True):
+            x, bottom = self.x(mark), self.height - BOTTOM + 14
+            anchor = "end" if x > self.edge - TICK_ROOM else "middle"
+            self.parts.append(f'<text class="tick" x="{x:.0f}" y="{bottom}" text-anchor="{anchor}">{mark:.0f}</text>')
 
     def _scaled(self, y: float) -> float:
         return math.log10(y) if self.log else y
@@ -67,7 +72,7 @@ class Panel:
         """Draw a line, with a gap where a value is not finite; one point alone is a dot."""
         pieces: list[list[str]] = [[]]
         for x, y in points:
-            if math.isfinite(y):
+            if abs(y) < LARGEST:
                 pieces[-1].append(f"{self.x(x):.0f} {self.y(y):.1f}")
             elif pieces[-1]:
                 pieces.append([])
@@ -92,12 +97,6 @@ class Panel:
         return _svg(self.width, self.height, label, self.parts)
 
 
-def _short(value: float) -> str:
-    """Return a number in at most seven characters."""
-    mantissa, _, exponent = f"{value:.3g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-
-
 def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> Markup:
     body = "".join(parts)
     return Markup(
@@ -119,7 +118,7 @@ def curves(
         levels: values of the hidden test, by "twin" and "bug"; None where there is none.
         moment: the onset, if it is to be marked.
     """
-    shown = {kind: value for kind, value in levels.items() if value is not None and math.isfinite(value)}
+    shown = {kind: value for kind, value in levels.items() if value is not None and abs(value) < LARGEST}
     panel = Panel(title, x_label, [*twin, *bug, *((math.nan, 0.0),)], (WIDTH, HEIGHT))
     if shown:
         edges = [x for x, _ in [*twin, *bug]] or [0.0]
@@ -197,10 +196,9 @@ def critical_difference_diagram(names: Sequence[str], ranks: Ranks, level: float
     else:
         words += ", wider than this scale"
     parts.append(f'<text class="label" x="{x(low):.0f}" y="13">{words}</text>')
-    step = max((high - low) // 12, 1)
-    for tick in range(low, high + 1, step):
+    for tick in round_numbers(low, high, 12, whole=True):
         parts.append(f'<path class="axis" d="M{x(tick):.1f} {top - 5}v5"/>')
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{top - 9}" text-anchor="middle">{tick}</text>')
+        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{top - 9}" text-anchor="middle">{tick:.0f}</text>')
     for number, (first, last) in enumerate(groups):
         y = top + 8 + 7 * number
         parts.append(f'<path class="join" d="M{x(placed[first][0]) - 3:.1f} {y}H{x(placed[last][0]) + 3:.1f}"/>')
