@@ -95,7 +95,7 @@ def test_published_verdicts_follow_from_truth_and_suspects(folder, catalogue):
 
 def test_readme_names_the_detectors_with_verdicts_of_several_versions():
     told = re.search(r"Verdicts by more than one version.* of (.*?)\.\*\*", (RESULTS / "leaderboard.md").read_text())
-    said = re.search(r"in part by the version before: (.*?)\.\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    said = re.search(r"in part by the version\s+before:\s+(.*?)\.\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
     assert re.findall(r"`(\w+)`", said[1] if said else "") == (told[1].split(", ") if told else [])
 
 
