@@ -7,6 +7,7 @@ capability. Mounts made before a process gave up its capabilities stay as they a
 it makes itself: what is masked cannot be unmasked.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -90,12 +91,16 @@ def _limit_tasks() -> None:
     """Let this process namespace hold :data:`MAX_TASKS` at most, where the kernel counts them for each namespace.
 
     For root it does since Linux 6.14 (``pid_max``; before, the file is the whole machine's), for others since 5.14.
+    A lower limit stays; where a security module forbids the file, processes are counted from outside alone.
     """
     release = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
     if os.getuid() and release >= (5, 14):
-        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_TASKS, MAX_TASKS))
+        allowed = resource.getrlimit(resource.RLIMIT_NPROC)[1]  # -1: without end
+        tasks = MAX_TASKS if allowed == resource.RLIM_INFINITY else min(allowed, MAX_TASKS)
+        resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
     elif not os.getuid() and release >= (6, 14):
-        Path("/proc/sys/kernel/pid_max").write_text(str(MAX_TASKS))
+        with contextlib.suppress(PermissionError):
+            Path("/proc/sys/kernel/pid_max").write_text(str(MAX_TASKS))
 
 
 def mount_scratch(path: Path) -> None:

@@ -1,5 +1,7 @@
 """Detectors of every misbehaviour before the bench: each costs its own row only, with the reason in it."""
 
+import os
+import platform
 import sys
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from bugbench.fork_server import JOIN_FIRST
 from bugbench.isolation import LEVELS
 from bugbench.job import verdict_rows
 from bugbench.judging_worker import JudgingWorker, NotConfined
+from bugbench.namespaces import MAX_TASKS
 from bugbench.records import Record
 from bugbench.worker import WorkerPool
 from court import ALARM, STEPS, Court
@@ -257,6 +260,17 @@ def test_a_process_that_doubles_is_ended(bounded, exhibit):
     answer = bounded.bench.judge(exhibit, bounded.detector(body))
     assert (answer["status"], answer["reason"].partition(" ")[2]) == ("crashed", "processes at once, allowed are 200")
     assert bounded.bench.judge(exhibit, bounded.detector(ALARM, name="honest"))["status"] == "ok"
+
+
+@pytest.mark.parametrize("bounded", [LEVELS[0]], indirect=True)
+def test_the_kernel_limits_processes_where_it_can(bounded, exhibit):
+    """The limit itself, as forking beyond 200 is noticed before, and threads run out of memory before."""
+    release = tuple(int(number) for number in platform.release().split(".")[:2])
+    if release < ((5, 14) if os.getuid() else (6, 14)):
+        pytest.skip("this kernel counts processes on the whole machine alone")
+    limits = "Path('/proc/sys/kernel/pid_max').read_text(), resource.getrlimit(resource.RLIMIT_NPROC)[1]"
+    last, processes = bounded.said(exhibit, f"import resource\nreturn say([{limits}])")
+    assert 0 < processes <= MAX_TASKS if os.getuid() else int(last) == MAX_TASKS
 
 
 def words_of(path: Path) -> str:
