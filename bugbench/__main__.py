@@ -231,7 +231,7 @@ def main() -> None:
         register(catalogue)
         check_arguments(arguments, catalogue)
         sys.argv[1:] = settled(arguments, search_path)
-    except (LookupError, ValueError, NotADirectoryError) as error:
+    except (LookupError, ValueError, OSError) as error:
         sys.exit(f"bugbench: {error}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would end the process on an error, and a sweep get no tables
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: joblib's processes would outlive us

@@ -8,6 +8,7 @@ Every case has a folder of its own, so that many processes write without locks; 
 """
 
 import math
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -194,10 +195,18 @@ def choice(folder: str) -> list[str]:
 
 
 def results_folder(path: Path) -> Path:
-    """Return where results lie as an absolute path; raises NotADirectoryError if a file is in the way."""
+    """Return where results lie as an absolute path.
+
+    Raises:
+        NotADirectoryError: a file is in the way.
+        PermissionError: this user cannot write there.
+    """
     path = path.absolute()
-    if blocking := [p for p in (path, *path.parents) if p.exists() and not p.is_dir()]:
-        raise NotADirectoryError(f"results: {blocking[0]} is a file; give a folder")
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"results: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"results: {there} cannot be written by this user; give a folder that can")
     return path
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from bugbench.impact import IMPACT_COLUMNS
 from bugbench.integrity import write_sealed
-from bugbench.records import Record, Records, impact_of, merge_impact, read_impact
+from bugbench.records import Record, Records, impact_of, merge_impact, read_impact, results_folder
 from bugbench.scoring import Truth, verdict, verdict_table
 
 ORACLE = {"metric": "accuracy", "direction": "maximize", "bounds": [0.0, 1.0], "floor": 0.02}
@@ -269,3 +270,11 @@ def test_stored_table_comes_back_with_keys_as_text(tmp_path):
     stored = read_impact(tmp_path / "impact.csv")
     assert stored.loc[0, "key"] == "0012e4567890"
     assert merge_impact(stored, impact_of([replace(record(), program_key="0012e4567890")])).loc[0, "seeds"] == 2
+
+
+def test_results_folder_that_cannot_be_written_is_told_before_anything_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(PermissionError, match=f"^results: {tmp_path} cannot be written by this user; give a folder"):
+        results_folder(tmp_path / "new" / "results")
+    (tmp_path / "mine").mkdir()
+    assert results_folder(tmp_path / "mine" / "results") == tmp_path / "mine" / "results"

@@ -40,7 +40,8 @@ def test_readme_says_in_words_what_the_leaderboard_holds(board):
     text = (ROOT / "README.md").read_text()
     words = " ".join(text[text.index("## The field so far") : text.index("## Limits")].split())
     rows = board.set_index("detector")
-    plan, learned = rows.loc["debugging_plan"], rows.loc[["deepfd", "default_tree", "invariants"], "false_alarm_rate"]
+    plan, flagged = rows.loc["debugging_plan"], rows["false_alarm_rate"]
+    learned = flagged[["deepfd", "default_tree", "invariants"]]
     readers = rows.loc[(rows["origin"] != "baseline") & ~rows["access"].str.contains("rerun"), "exact_rate"]
     best = readers.idxmax()
     unnamed = re.search(r"(\d+ of) the (\d+ faults) that do harm", (RESULTS / "leaderboard.md").read_text())
@@ -54,6 +55,10 @@ def test_readme_says_in_words_what_the_leaderboard_holds(board):
         f"{unnamed[1]} the {unnamed[2]} that do harm are found by nobody",
         "flag " + ", ".join(f"{rate:.0%} (`{name}`)" for name, rate in learned.items()) + " of the controls",
         f"`{best}` names more causes, {readers[best]:.0%}, than any other detector that reads traces only",
+        f"`umlaut`, which flags {flagged['umlaut']:.0%} of the controls",
+        f"`autotrainer` ({flagged['autotrainer']:.0%})",
+        f"`deepdiagnosis` ({flagged['deepdiagnosis']:.0%};",
+        f"`deeplocalize` ({flagged['deeplocalize']:.0%};",
     ):
         assert claim in words
 
@@ -91,6 +96,16 @@ def test_published_verdicts_follow_from_truth_and_suspects(folder, catalogue):
         again = verdict(truth, row["detector"], row["access"], families, **said)
         different = [name for name in again if again[name] != row[name] and again[name] == again[name]]
         assert not different, (row["detector"], truth, different)
+
+
+def test_readme_says_what_the_reference_cost():
+    cases = published.read(RESULTS / "full")
+    ran = {r.trace_key: r.seconds_bug for r in cases.records} | {r.twin_key: r.seconds_twin for r in cases.records}
+    seconds, reruns = cases.verdicts["seconds"], cases.verdicts["access"].astype(str).str.contains("rerun")
+    again, read = (seconds[some].sum() / len(cases.records) for some in (reruns, ~reruns))
+    said = " ".join((ROOT / "README.md").read_text().split())
+    assert f"Training all these programs took {sum(ran.values()) / 3600:.1f} core-hours" in said
+    assert f"run programs again {again:.0f} seconds a case together, those of the others {read:.1f}," in said
 
 
 def test_readme_names_the_detectors_with_verdicts_of_several_versions():

@@ -152,7 +152,7 @@ def settled(arguments: Iterable[str], search_path: Iterable[str]) -> list[str]:
     start all jobs at once gets as many at a time as there are cores.
 
     Raises:
-        NotADirectoryError: the results cannot lie there.
+        NotADirectoryError, PermissionError: the results cannot lie there.
     """
     given = {override.key_or_group: override for override in _parsed(arguments)}
     results = given["results"].value() if "results" in given else "results"
